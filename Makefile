@@ -1,0 +1,36 @@
+# Every target makes .venv first, so `make demo` works on a machine with only Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint types crash slow bench docs clean
+
+demo: $(READY)
+	$(BIN)/gnnsys demo
+
+test: $(READY)
+	$(BIN)/pytest -m "not crash and not slow and not gpu"
+
+crash: $(READY)
+	$(BIN)/pytest -m crash
+
+slow: $(READY)
+	$(BIN)/pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy -p gnnsys
+
+bench: $(READY)
+	$(BIN)/gnnsys bench read pack --out bench/results
+
+clean:
+	rm -rf .venv build *.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@

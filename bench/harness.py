@@ -1,0 +1,234 @@
+"""What every benchmark shares: repeats, machine and versions, page-cache and memory limits, one JSON per run.
+
+A case is a function `run(quick, folder) -> Report`. A row compares us with a peer measured in the same run:
+{case, metric, unit, ours, peer_name, peer, ratio}; raw samples of both sides stand beside the rows.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gnnsys.storage.files import atomic_write, make_output_folder
+from gnnsys.storage.manifest import canonical_json
+from gnnsys.units import format_size
+
+Report = dict[str, Any]
+
+_DROP = Path("/proc/sys/vm/drop_caches")
+_PACKAGES = ("gnnsys", "numpy", "torch", "numba", "xxhash", "torch_geometric")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def repeated(measure: Callable[[], float], repeats: int, *, before: Callable[[], Any] | None = None) -> list[float]:
+    """`measure()` that often, after one warm-up that is not kept; `before` runs ahead of each."""
+    samples = []
+    for _ in range(repeats + 1):
+        if before:
+            before()
+        samples.append(measure())
+    return samples[1:]
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long `work()` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def spread(samples: Sequence[float]) -> dict[str, Any]:
+    """Median, least, greatest and the samples themselves."""
+    return {"median": statistics.median(samples), "min": min(samples), "max": max(samples), "samples": list(samples)}
+
+
+def row(
+    case: str, metric: str, unit: str, ours: Sequence[float], peer_name: str, peer: Sequence[float]
+) -> dict[str, Any]:
+    """One line of the table, of medians; the ratio says how many times the peer's figure ours is."""
+    mine, other = statistics.median(ours), statistics.median(peer)
+    return {
+        "case": case,
+        "metric": metric,
+        "unit": unit,
+        "ours": mine,
+        "peer_name": peer_name,
+        "peer": other,
+        "ratio": mine / other if other else None,
+        "ours_samples": list(ours),
+        "peer_samples": list(peer),
+    }
+
+
+def report(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], **extra: Any) -> Report:
+    """Rows with all that is needed to believe them."""
+    return {
+        "rows": [dict(r) for r in rows],
+        "config": dict(config),
+        "machine": machine(),
+        "versions": versions(),
+        "commit": commit(),
+        **extra,
+    }
+
+
+def write_report(result: Report, path: Path) -> None:
+    """One JSON file, replaced atomically."""
+    make_output_folder(path.parent)
+    atomic_write(path, canonical_json(result) + b"\n")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, kernel: what figures depend on, nothing that names the host."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": format_size(pages),
+        "system": f"{platform.system()} {platform.release()}",
+        "caches_dropped": can_drop_caches(),
+        "memory_cgroup": memory_controller() is not None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that matter; absent ones are left out."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def commit() -> str:
+    """The commit measured, with `+` when the tree had changes; empty outside a repository."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def can_drop_caches() -> bool:
+    """May this process empty the page cache? Where not, cold figures need data larger than memory."""
+    return os.access(_DROP, os.W_OK)
+
+
+def drop_caches() -> bool:
+    """Empty the page cache when allowed; says whether it happened."""
+    os.sync()
+    if not can_drop_caches():
+        return False
+    fd = os.open(_DROP, os.O_WRONLY)
+    try:
+        os.write(fd, b"3")
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def evict(path: Path) -> None:
+    """Ask the kernel to forget the pages of one file; needs no rights, and works for pages that are clean."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
+def memory_controller() -> Path | None:
+    """The cgroup folder below which this process may limit the memory of children; None when there is none.
+
+    cgroup v1: the `memory` hierarchy. v2: a group whose `memory` controller is delegated to its children.
+    """
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, relative = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            base = _CGROUP / "memory" / relative.lstrip("/")
+            limit = "memory.limit_in_bytes"
+        elif not controllers:
+            base = _CGROUP / relative.lstrip("/")
+            limit = "memory.max"
+        else:
+            continue
+        with suppress(OSError), _child_group(base) as group:
+            if (group / limit).exists():
+                return base
+    return None
+
+
+@contextmanager
+def memory_limit(num_bytes: int) -> Iterator[list[str]]:
+    """A prefix for child commands that then run in a cgroup of `num_bytes`, page cache included.
+
+    The empty list where cgroups cannot be made: ask `memory_controller()` and say so in the report.
+    """
+    base = memory_controller()
+    if base is None:
+        yield []
+        return
+    with _child_group(base) as group:
+        for name in ("memory.limit_in_bytes", "memory.max"):
+            if (group / name).exists():
+                _put(group / name, str(num_bytes))
+        # the shell enters the group and becomes the command, so nothing of it is charged elsewhere
+        yield ["/bin/sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "gnnsys-limit"]
+
+
+def run_child(arguments: Sequence[str], *, prefix: Sequence[str] = (), timeout_s: float = 600) -> str:
+    """stdout of `python -m <arguments>` as a child, under the prefix of `memory_limit` when given."""
+    command = [*prefix, sys.executable, "-m", *arguments]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603
+    if child.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {child.returncode}:\n{child.stderr[-2000:]}")
+    return child.stdout
+
+
+@contextmanager
+def _child_group(base: Path) -> Iterator[Path]:
+    group = base / f"gnnsys-bench-{os.getpid()}-{time.monotonic_ns()}"
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        for _ in range(50):  # the kernel keeps a group for a moment after its last process
+            try:
+                group.rmdir()
+                break
+            except OSError:
+                time.sleep(0.02)
+
+
+def _put(path: Path, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    child = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    return child.stdout.strip()

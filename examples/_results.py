@@ -1,0 +1,35 @@
+"""What the accuracy scripts share: where the data is, and a small JSON for the generated table of docs/accuracy.md."""
+
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def arguments(argv: Sequence[str], default: str) -> tuple[Path, Path]:
+    """The data file (first argument, or below $GNNSYS_DATA) and a folder to work in (second, or a new one)."""
+    data = Path(argv[1]) if len(argv) > 1 else Path(os.environ.get("GNNSYS_DATA", BESIDE)) / default
+    work = Path(argv[2]) if len(argv) > 2 else Path(tempfile.mkdtemp(prefix="gnnsys-example-"))
+    return data, work
+
+
+def save(script: str, *, name: str, setting: str, goal: str, values: Sequence[float], seconds: float) -> None:
+    """Print mean and deviation and keep them beside the script."""
+    mean, std = statistics.mean(values), statistics.stdev(values)
+    print(f"{name}: {mean:.2%} ± {std:.2%} over {len(values)} runs, {seconds:.0f} s (goal {goal})")
+    path = Path(script).resolve()
+    result = {
+        "name": name,
+        "script": path.name,
+        "setting": setting,
+        "goal": goal,
+        "values": list(values),
+        "mean": mean,
+        "std": std,
+        "seconds": round(seconds, 1),
+    }
+    (path.parent / "results" / f"{path.stem}.json").write_text(json.dumps(result, indent=1) + "\n")

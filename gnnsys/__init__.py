@@ -1,0 +1,91 @@
+"""Train graph neural networks on graphs larger than memory.
+
+    import gnnsys as gs
+    store = gs.ingest("npz:cora.npz", "stores/cora", undirected=True)
+    pack = gs.pack(store, "packs/cora", seeds="train", fanouts=[10, 5], batch_size=64)
+    run = gs.train(model, gs.Loader(pack), task=gs.NodeClassification(store.num_classes), epochs=20, out="runs/a")
+
+Names are loaded on first use; importing gnnsys does no work.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gnnsys.batch import Batch, Block
+    from gnnsys.errors import GnnsysError
+    from gnnsys.ingestion import ingest
+    from gnnsys.loading.loader import Loader
+    from gnnsys.models.aggregate import aggregate
+    from gnnsys.models.registry import build
+    from gnnsys.planning.packing import pack
+    from gnnsys.planning.plan import Plan, plan
+    from gnnsys.samplers.sample import sample
+    from gnnsys.samplers.seeds import Seeds
+    from gnnsys.storage.pack import Pack
+    from gnnsys.storage.pool import Pool
+    from gnnsys.storage.store import Store
+    from gnnsys.storage.tables import MutableTable
+    from gnnsys.training.run import Run, train
+    from gnnsys.training.tasks import NodeClassification, Task
+
+_HOME = {
+    "Batch": "gnnsys.batch",
+    "Block": "gnnsys.batch",
+    "GnnsysError": "gnnsys.errors",
+    "Loader": "gnnsys.loading.loader",
+    "MutableTable": "gnnsys.storage.tables",
+    "NodeClassification": "gnnsys.training.tasks",
+    "Pack": "gnnsys.storage.pack",
+    "Plan": "gnnsys.planning.plan",
+    "Pool": "gnnsys.storage.pool",
+    "Run": "gnnsys.training.run",
+    "Seeds": "gnnsys.samplers.seeds",
+    "Store": "gnnsys.storage.store",
+    "Task": "gnnsys.training.tasks",
+    "aggregate": "gnnsys.models.aggregate",
+    "build": "gnnsys.models.registry",
+    "ingest": "gnnsys.ingestion",
+    "pack": "gnnsys.planning.packing",
+    "plan": "gnnsys.planning.plan",
+    "sample": "gnnsys.samplers.sample",
+    "train": "gnnsys.training.run",
+}
+
+__all__ = [
+    "Batch",
+    "Block",
+    "GnnsysError",
+    "Loader",
+    "MutableTable",
+    "NodeClassification",
+    "Pack",
+    "Plan",
+    "Pool",
+    "Run",
+    "Seeds",
+    "Store",
+    "Task",
+    "aggregate",
+    "build",
+    "ingest",
+    "pack",
+    "plan",
+    "sample",
+    "train",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'gnnsys' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+"""`python -m gnnsys` is the command line."""
+
+from gnnsys.cli.main import main
+
+main()

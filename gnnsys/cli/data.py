@@ -1,0 +1,203 @@
+"""`gnnsys ingest`, `sample`, `plan` and `pack`: from a source to rows in reading order."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import gnnsys as gs
+from gnnsys.cli.common import (
+    BatchSize,
+    Disk,
+    Fanouts,
+    Json,
+    Memory,
+    Quiet,
+    Seed,
+    Split,
+    StorePath,
+    Workers,
+    emit,
+    progress,
+    refuse_sampling_options,
+    sampling_options,
+)
+from gnnsys.planning.plan import estimate
+from gnnsys.storage import manifest, pool
+from gnnsys.units import format_size, parse_size
+
+Epochs = Annotated[int, typer.Option(help="Epochs you plan to train; preparation is weighed against them.")]
+Layout = Annotated[str, typer.Option(help="packed | direct | auto")]
+
+
+def ingest(
+    source: Annotated[str, typer.Argument(help="synthetic:powerlaw:nodes=1e6,edges=2e7,.. | npz:FILE | edges:FILE")],
+    store: Annotated[Path, typer.Argument(help="Folder of the new Store.")],
+    memory: Memory = "4GiB",
+    split: Annotated[str | None, typer.Option(help="given | given:K | per-class:20/30 | none")] = None,
+    split_seed: Annotated[int, typer.Option(help="Seed of a per-class split.")] = 0,
+    undirected: Annotated[
+        bool, typer.Option("--undirected", help="Add reverse edges, each ordered pair once.")
+    ] = False,
+    largest_component: Annotated[bool, typer.Option("--largest-component", help="Keep only that.")] = False,
+    normalize_features: Annotated[str, typer.Option(help="none | row (rows sum to 1)")] = "none",
+    features: Annotated[Path | None, typer.Option(help="With edges:FILE, an (N, F) .npy file.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="With edges:FILE, a .npy or text file of classes.")] = None,
+    on_bad_edge: Annotated[str, typer.Option(help="error | drop, for edges whose ids are out of range.")] = "error",
+    workers: Workers = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read a graph from SOURCE and write a Store, in bounded memory.
+
+    Example: gnnsys ingest npz:cora.npz stores/cora --undirected --normalize-features row
+    """
+    start = time.perf_counter()
+    with progress(quiet or as_json) as report:
+        made = gs.ingest(
+            source,
+            store,
+            memory=memory,
+            split=split,
+            split_seed=split_seed,
+            undirected=undirected,
+            largest_component=largest_component,
+            normalize_features=normalize_features,
+            features=features,
+            labels=labels,
+            on_bad_edge=on_bad_edge,
+            workers=workers,
+            progress=report,
+        )
+    counts = dict(made.manifest.counts)
+    result = {"store": str(store), "store_id": made.id, "store_digest": made.digest, **counts}
+    merged = f", {counts['merged']:,} duplicate edges merged" if counts.get("merged") else ""
+    merged += f", {counts['dropped_edges']:,} bad edges left out" if counts["dropped_edges"] else ""
+    text = (
+        f"{store}: {made.num_nodes:,} nodes, {made.num_edges:,} edges{merged}, {made.num_classes} classes, "
+        f"splits {', '.join(made.split_names) or 'none'} ({time.perf_counter() - start:.1f} s)"
+    )
+    emit(result, text, as_json)
+
+
+def sample(
+    store: Annotated[Path, typer.Argument(help="A Store.")],
+    out: Annotated[Path, typer.Argument(metavar="POOL", help="Folder of the new Pool.")],
+    fanouts: Fanouts = None,
+    batch_size: BatchSize = None,
+    seeds: Split = None,
+    seed: Seed = None,
+    memory: Memory = "4GiB",
+    workers: Workers = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Sample every batch of one pass over the seeds and write them down.
+
+    Example: gnnsys sample stores/cora pools/cora --fanouts 10,5 --batch-size 64
+    """
+    with progress(quiet or as_json) as report:
+        made = gs.sample(
+            gs.Store.open(store),
+            out,
+            **sampling_options(fanouts, batch_size, seeds, seed),
+            memory=parse_size(memory),
+            workers=workers,
+            progress=report,
+        )
+    counts = dict(made.manifest.counts)
+    text = f"{out}: {made.num_batches:,} batches, {counts['nodes']:,} node reads, {counts['edges']:,} edges"
+    emit({"pool": str(out), "pool_id": made.id, "pool_digest": made.digest, **counts}, text, as_json)
+
+
+def plan(
+    source: Annotated[Path, typer.Argument(metavar="STORE|POOL", help="A Store (estimated) or a Pool (exact).")],
+    fanouts: Fanouts = None,
+    batch_size: BatchSize = None,
+    seeds: Split = None,
+    seed: Seed = None,
+    memory: Memory = "4GiB",
+    disk: Disk = None,
+    epochs: Epochs = 10,
+    layout: Layout = "auto",
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """Explain where every row would live and what an epoch would cost; writes nothing.
+
+    Example: gnnsys plan stores/cora --fanouts 10,5 --memory 64MiB --epochs 20
+    """
+    options: dict[str, Any] = {
+        "memory": parse_size(memory),
+        "disk": parse_size(disk) if disk else None,
+        "epochs": epochs,
+        "layout": layout,
+    }
+    if _kind(source) == pool.FORMAT:
+        refuse_sampling_options(source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed)
+        made = gs.plan(gs.Pool.open(source), gs.Store.open(store) if store else None, **options)
+    else:
+        made = estimate(gs.Store.open(source), **sampling_options(fanouts, batch_size, seeds, seed), **options)
+    emit(made.to_json(), str(made), as_json)
+
+
+def pack(
+    source: Annotated[Path, typer.Argument(metavar="STORE|POOL", help="A Store (sampled first) or a Pool.")],
+    out: Annotated[Path, typer.Argument(metavar="PACK", help="Folder of the new Pack.")],
+    fanouts: Fanouts = None,
+    batch_size: BatchSize = None,
+    seeds: Split = None,
+    seed: Seed = None,
+    memory: Memory = "4GiB",
+    disk: Disk = None,
+    epochs: Epochs = 10,
+    layout: Layout = "packed",
+    store: StorePath = None,
+    workers: Workers = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Sample, plan and pack: rows in the order training will read them. Repeating the command continues.
+
+    Example: gnnsys pack stores/cora packs/cora --fanouts 10,5 --batch-size 64 --memory 64MiB
+    """
+    start = time.perf_counter()
+    sampling: dict[str, Any] = {}
+    if _kind(source) == pool.FORMAT:
+        refuse_sampling_options(source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed)
+        opened: gs.Store | gs.Pool = gs.Pool.open(source)
+    else:
+        opened = gs.Store.open(source)
+        sampling = sampling_options(fanouts, batch_size, seeds, seed)
+    with progress(quiet or as_json) as report:
+        made = gs.pack(
+            opened,
+            out,
+            memory=parse_size(memory),
+            disk=parse_size(disk) if disk else None,
+            epochs=epochs,
+            layout=layout,
+            store=store,
+            workers=workers,
+            progress=report,
+            **sampling,
+        )
+    result = {
+        "pack": str(out),
+        "pool_id": made.pool.id,
+        "pack_id": made.id,
+        "pool_digest": made.pool.digest,
+        "pack_digest": made.digest,
+        "plan": made.plan.to_json(),
+    }
+    size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+    took_s = time.perf_counter() - start
+    text = f"{made.plan}\n{out}: {made.pool.num_batches:,} batches, {format_size(size)}, {took_s:.1f} s"
+    emit(result, text, as_json)
+
+
+def _kind(path: Path) -> str:
+    return manifest.kind_of(path)

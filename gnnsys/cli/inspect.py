@@ -1,0 +1,124 @@
+"""`gnnsys info` and `verify`: what a folder is, and whether its bytes are still what they were."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import gnnsys as gs
+from gnnsys.cli.common import Json, emit
+from gnnsys.errors import CorruptStoreError, InputDataError
+from gnnsys.storage import files, manifest, pack, pool, store
+from gnnsys.storage.checksums import digest_file
+from gnnsys.training import checkpoint, folder
+from gnnsys.units import format_size
+
+_OPEN = {store.FORMAT: gs.Store.open, pool.FORMAT: gs.Pool.open, pack.FORMAT: gs.Pack.open}
+
+Target = Annotated[Path, typer.Argument(help="A Store, Pool, Pack or Run.")]
+
+
+def info(path: Target, as_json: Json = False) -> None:
+    """Say what PATH is: identity, counts, options and files.
+
+    Example: gnnsys info packs/cora
+    """
+    if (path / "config.json").exists():
+        return _info_run(path, as_json)
+    kind = manifest.kind_of(path)
+    opened = _opener(path, kind)(path)
+    content = opened.manifest
+    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    result = {
+        "kind": kind,
+        "id": content.id,
+        "digest": content.digest,
+        "bytes": size,
+        "counts": dict(content.counts),
+        "parameters": dict(content.parameters),
+        "inputs": dict(content.inputs),
+    }
+    lines = [f"{path}: {kind} version {content.version}, {format_size(size)}", *_described(content)]
+    if isinstance(opened, gs.Pack):
+        lines += ["", "  its pool:", *_described(opened.pool.manifest), "", str(opened.plan)]
+    emit(result, "\n".join(lines), as_json)
+    return None
+
+
+def _described(content: manifest.Manifest) -> list[str]:
+    """Identity, what went in, counts and files of a manifest, a line each."""
+    lines = [f"  id       {content.id}", f"  digest   {content.digest}"]
+    for title in ("inputs", "parameters", "counts"):
+        values = {key: value for key, value in getattr(content, title).items() if key != "generations"}
+        lines += [f"  {title}" if values else "", *(f"    {key:<18} {value}" for key, value in values.items())]
+    files = [f"    {f.path:<28} {f.dtype:<5} {f.shape!s:<20} {format_size(f.size)}" for f in content.files]
+    return [line for line in (*lines, "  files" if files else "", *files) if line]
+
+
+def verify(
+    path: Target,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte and compare every hash.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check PATH against its manifest. Exit code 6 when something is wrong.
+
+    Example: gnnsys verify stores/cora --deep
+    """
+    if (path / "config.json").exists():
+        problems = _run_problems(path)
+    else:
+        problems = _opener(path, manifest.kind_of(path))(path).verify(deep=deep)
+    emit({"path": str(path), "deep": deep, "problems": problems}, "\n".join(problems) or f"{path}: good", as_json)
+    if problems:
+        raise CorruptStoreError(
+            "GS-STORE-010",
+            f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}, the first: {problems[0]}",
+            hint="Make it again, or copy it from a good one.",
+        )
+
+
+def _run_problems(path: Path) -> list[str]:
+    """What is wrong with the JSON files, the weights and the checkpoints of a Run; every byte is always read."""
+    checks: list[Callable[[], Any]] = [partial(folder.read_json, path / folder.CONFIG), partial(_check_weights, path)]
+    checks += [partial(_check_checkpoint, saved) for saved in sorted(path.glob("checkpoints/ckpt-*"))]
+    found = []
+    for check in checks:
+        try:
+            check()
+        except (CorruptStoreError, InputDataError) as error:
+            found.append(error.message)
+    return found
+
+
+def _check_weights(path: Path) -> None:
+    """Those of a finished run, against the digests in its result."""
+    result = folder.read_result(path)
+    if result is None:
+        return
+    for name in (folder.BEST, folder.FINAL):
+        os.close(files.open_read(path / name))
+        if digest_file(path / name) != result["files"][name]:
+            raise CorruptStoreError("GS-STORE-004", f"{path / name}: fails its checksum")
+
+
+def _check_checkpoint(saved: Path) -> None:
+    for entry in manifest.read_manifest(saved, checkpoint.FORMAT, checkpoint.VERSION).files:
+        store.check_digest(saved / entry.path, entry)
+
+
+def _opener(path: Path, kind: str):  # type: ignore[no-untyped-def]
+    if kind not in _OPEN:
+        raise InputDataError("GS-IN-700", f"{path}: a {kind!r} is none of {', '.join(_OPEN)}")
+    return _OPEN[kind]
+
+
+def _info_run(path: Path, as_json: bool) -> None:
+    run = gs.Run.open(path)
+    result = {"kind": "gnnsys-run", "config": run.config, "result": run.result}
+    emit(result, f"{path}: gnnsys-run\n" + json.dumps(result, indent=2), as_json)

@@ -1,0 +1,152 @@
+"""`gnnsys train` and `evaluate`: from a Pack or a Store to a trained model and its scores."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from torch import nn
+
+import gnnsys as gs
+from gnnsys.cli.common import Json, Quiet, Stopped, StorePath, emit, parse_fanouts, progress
+from gnnsys.errors import ConfigError, InterruptedWorkError
+from gnnsys.models.registry import build
+from gnnsys.training.folder import Resume
+from gnnsys.training.run import train_from_config
+from gnnsys.units import format_size
+
+
+def train(
+    source: Annotated[Path, typer.Argument(metavar="PACK|POOL|STORE", help="A Store is sampled while training.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    model: Annotated[str, typer.Option(help="sage | gcn | mlp | my_model.py:Net")] = "sage",
+    layers: Annotated[int | None, typer.Option(help="Layers; one per hop when not given.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Width of hidden layers.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of values dropped.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty of Adam.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the seeds.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Evaluations without gain before stopping; 0 = never.")] = None,
+    metric: Annotated[str | None, typer.Option(help="acc | rocauc")] = None,
+    fanouts: Annotated[str | None, typer.Option(help="Neighbours per hop of a Store, e.g. 10,5 or -1,-1.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Seeds per batch of a Store.")] = None,
+    micro_batches: Annotated[int | None, typer.Option(help="Batches whose gradients make one step.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory training may grow by; 4GiB when not given.")] = None,
+    rows: Annotated[str | None, typer.Option(help="auto | packed | direct | mapped | memory")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides weights, order and dropout.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Loading threads; never changes the result.")] = None,
+    threads: Annotated[int | None, typer.Option(help="torch threads.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto | cpu | cuda | cuda:1")] = None,
+    checkpoint_steps: Annotated[int | None, typer.Option(help="Steps between checkpoints within an epoch.")] = None,
+    resume: Annotated[Resume, typer.Option(help="auto continues what is in --out, never refuses it.")] = "auto",
+    store: StorePath = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model. Repeating the command continues a run that was interrupted.
+
+    Example: gnnsys train packs/cora --model gcn --hidden 64 --epochs 50 --out runs/cora
+    """
+    options: dict[str, Any] = {
+        "model": model,
+        "layers": layers,
+        "hidden": hidden,
+        "dropout": dropout,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "epochs": epochs,
+        "patience": patience,
+        "metric": metric,
+        "fanouts": tuple(parse_fanouts(fanouts)) if fanouts else None,
+        "batch_size": batch_size,
+        "micro_batches": micro_batches,
+        "memory": memory,
+        "rows": rows,
+        "seed": seed,
+        "workers": workers,
+        "threads": threads,
+        "device": device,
+        "checkpoint_steps": checkpoint_steps,
+    }
+    with progress(quiet or as_json) as report, _stoppable() as stop:
+        run = train_from_config(source, options, out, store=store, resume=resume, stop=stop, progress=report)
+    emit(run.result, _summary(run), as_json)
+
+
+def evaluate(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    split: Annotated[str, typer.Option(help="train | valid | test")] = "test",
+    model: Annotated[str | None, typer.Option(help="my_model.py:Net, when the run was trained with it.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory this may grow by; as the run had when not given.")] = None,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:1")] = "auto",
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """Score the best weights of a run on a split, exactly where the model allows it.
+
+    Example: gnnsys evaluate runs/cora --split test
+    """
+    run = gs.Run.open(path)
+    network = _rebuilt(run, model) if model else None
+    result = run.evaluate(split, model=network, store=store, memory=memory, device=device)
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
+    emit(result, f"{split}: {scores} ({result['evaluation']}, {result['seeds']:,} nodes)", as_json)
+
+
+def _rebuilt(run: gs.Run, model: str) -> nn.Module:
+    """The class `model` with the sizes that the run was trained with."""
+    sizes = run.config["decisive"]["model"]
+    if "in_channels" not in sizes:
+        raise ConfigError(
+            "GS-CFG-705",
+            f"{run.path}: was trained from Python with a {sizes.get('name')}, whose sizes the run does not know",
+            hint="Evaluate it there: gs.Run.open(path).evaluate(split, model=Net(...)).",
+        )
+    return build(**{**sizes, "name": model})
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """First Ctrl-C or SIGTERM: finish the step, write a checkpoint, end. Second: end now."""
+    stop = threading.Event()
+    received: list[int] = []
+
+    def ask(number: int, _frame: Any) -> None:
+        if stop.is_set():
+            raise Stopped(number)
+        received.append(number)
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    except InterruptedWorkError as error:
+        if not received:
+            raise
+        raise Stopped(received[0]) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summary(run: gs.Run) -> str:
+    result = run.result
+    scores = [
+        f"  {split:<6} " + ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        for split, values in result["metrics"].items()
+    ]
+    epochs = result["epoch_s"]
+    grown = f"memory grew by {format_size(result['peak_growth_bytes'])}, read {format_size(sum(result['bytes_read']))}"
+    return "\n".join(
+        [
+            f"{run.path}: {len(epochs)} epochs of {sum(epochs) / len(epochs):.2f} s; {grown}",
+            f"scores of epoch {result['best_epoch']}, the best ({result['evaluation']}):",
+            *scores,
+            f"weights {result['weights_digest']}",
+        ]
+    )

@@ -1,0 +1,85 @@
+"""The `gnnsys` command: verbs, exit codes, and what is printed when something goes wrong."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import traceback
+import warnings
+from typing import Any, TextIO
+
+import typer
+
+from gnnsys.budget import give_back_freed_blocks
+from gnnsys.cli import data, demo, inspect, learn, measure
+from gnnsys.cli.common import Stopped
+from gnnsys.errors import GnnsysError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train graph neural networks on graphs larger than memory. Start with: gnnsys demo",
+)
+app.command("ingest")(data.ingest)
+app.command("sample")(data.sample)
+app.command("plan")(data.plan)
+app.command("pack")(data.pack)
+app.command("train")(learn.train)
+app.command("evaluate")(learn.evaluate)
+app.command("info")(inspect.info)
+app.command("verify")(inspect.verify)
+app.command("demo")(demo.demo)
+app.command("bench")(measure.bench)
+
+
+def main() -> None:
+    """Run the command line and exit with the code of its error class (see `gnnsys.errors`)."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    warnings.showwarning = _show_warning
+    give_back_freed_blocks()
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    verbose = "-v" in arguments or "--verbose" in arguments
+    arguments = [a for a in arguments if a not in ("-v", "--verbose")]
+    try:
+        app(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except Stopped as stopped:
+        command = shlex.join(["gnnsys", *sys.argv[1:]])
+        print(f"\ninterrupted; what was finished is kept. Continue with:\n  {command}", file=sys.stderr)
+        return stopped.exit_code
+    except GnnsysError as error:
+        return _fail(str(error), error.exit_code, verbose)
+    except (OSError, MemoryError) as error:
+        return _fail(f"{type(error).__name__}: {error}", 1, verbose)
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error}\n  This is a bug; -v shows where it happened.", 1, verbose)
+    return 0
+
+
+def _fail(text: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    print(f"error {text}", file=sys.stderr)
+    return code
+
+
+def _stop(number: int, _frame: Any) -> None:
+    raise Stopped(number)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"warning: {message}", file=sys.stderr)

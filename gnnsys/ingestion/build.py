@@ -1,0 +1,176 @@
+"""`ingest`: make a Store from a source, in bounded memory, in units that survive a kill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gnnsys.budget import Budget
+from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
+from gnnsys.ingestion.components import keep_largest_component
+from gnnsys.ingestion.job import Job
+from gnnsys.ingestion.names import write_names
+from gnnsys.ingestion.open import open_source
+from gnnsys.ingestion.rows import selected_rows, write_labels, write_table
+from gnnsys.ingestion.sorting import MAX_NODES, Runs, sort_edges
+from gnnsys.ingestion.source import Source
+from gnnsys.ingestion.splits import SplitRule, make_splits, parse_split
+from gnnsys.ingestion.topology import write_topology
+from gnnsys.progress import Progress, silent
+from gnnsys.storage.files import map_array, require_free
+from gnnsys.storage.stage import Stage
+from gnnsys.storage.store import FORMAT, LABELS, VERSION, Store, id_dtype, split_path
+from gnnsys.storage.writer import write_array
+from gnnsys.units import format_size, parse_size
+
+MIN_MEMORY = 16 << 20
+
+
+def ingest(
+    source: str | Path | Source,
+    out: str | Path,
+    *,
+    memory: str | int = "4GiB",
+    split: str | None = None,
+    split_seed: int = 0,
+    largest_component: bool = False,
+    undirected: bool = False,
+    normalize_features: str = "none",
+    features: str | Path | None = None,
+    labels: str | Path | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+    on_bad_edge: str = "error",
+) -> Store:
+    """Make a Store in folder `out`; repeating the call continues an interrupted one or returns the finished Store.
+
+    Args:
+        source: `synthetic:powerlaw:nodes=..,edges=..`, `npz:FILE`, `edges:FILE`, or a Source.
+        memory: what this may grow by; decides how much is sorted at a time, never what is written.
+        split: `given` (the default), `given:K`, `per-class:20/30` or `none`.
+        largest_component: keep only the largest weakly connected component, nodes renumbered in order.
+        undirected: add the reverse of every edge, then keep each ordered pair once.
+        normalize_features: `row` divides every row of `x` by its sum.
+        features, labels: files beside `edges:FILE`.
+        workers: threads; default the processors this process may use.
+        on_bad_edge: `error`, or `drop` (counted) for edges whose ids are out of range.
+
+    Raises:
+        ConfigError: an option is not valid, or `out` was begun with others.
+        InputDataError: the source is not valid.
+        MemoryBudgetError, DiskSpaceError: it does not fit.
+    """
+    budget = _budget(memory)
+    threads = len(os.sched_getaffinity(0)) if workers is None else workers
+    if threads < 1:
+        raise ConfigError("GS-CFG-107", f"workers is {threads}; it must be at least 1")
+    opened = open_source(source, features, labels)
+    rule = parse_split(split, split_seed)
+    _check_choice("normalize_features", normalize_features, ("none", "row"))
+    _check_choice("on_bad_edge", on_bad_edge, ("error", "drop"))
+    parameters = {
+        "split": rule.parameters,
+        "undirected": undirected,
+        "largest_component": largest_component,
+        "normalize_features": normalize_features,
+        "on_bad_edge": on_bad_edge,
+    }
+    folder = Path(out)
+    with Stage(folder, FORMAT, VERSION, inputs=opened.fingerprint(), parameters=parameters) as stage:
+        if stage.finished is None:
+            _build(Job(stage, budget, threads, progress), opened, rule, parameters)
+    return Store.open(folder)
+
+
+def _budget(memory: str | int) -> Budget:
+    budget = Budget(parse_size(memory))
+    if budget.total < MIN_MEMORY:
+        raise MemoryBudgetError(
+            "GS-MEM-101",
+            f"--memory {format_size(budget.total)} is too small to ingest",
+            hint=f"At least {format_size(MIN_MEMORY)} is needed.",
+        )
+    return budget
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError("GS-CFG-100", f"{option} is {value!r}, expected {' or '.join(choices)}")
+
+
+def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, Any]) -> None:
+    require_free(job.stage.folder, source.input_bytes(), "unpacking the input")
+    source.prepare(job)
+    undirected = bool(parameters["undirected"])
+    _require_disk(job, source, undirected, bool(parameters["largest_component"]))
+    runs = sort_edges(job, source, both=undirected, drop_bad=parameters["on_bad_edge"] == "drop")
+    num_given = _num_nodes(source, runs)
+    num_nodes, kept = num_given, None
+    if parameters["largest_component"]:
+        runs, kept = keep_largest_component(job, runs, num_given)
+        num_nodes = len(kept)
+    graph, totals = write_topology(job, runs, num_nodes, unique=undirected)
+    files = [*graph]
+    for name, rows in source.tables.items():
+        normalize = name == "x" and parameters["normalize_features"] == "row"
+        files += write_table(job, name, selected_rows(rows, kept), normalize=normalize)
+    num_classes = 0
+    if source.labels is not None:
+        entries, num_classes = write_labels(job, selected_rows(source.labels, kept), source.num_classes)
+        files += entries
+    if source.names is not None:
+        files += write_names(job, source.names, kept, num_nodes)
+    labels = None if source.labels is None else map_array(job.stage.folder / LABELS, "<i8", (num_nodes,))
+    given = source.splits if rule.kind == "given" else []
+    # Up to three arrays of node ids live at once while a split is made.
+    num_ids = num_nodes if rule.kind == "per-class" else sum(len(ids) for v in given for ids in v.values())
+    with job.budget.holding(24 * num_ids, "node ids of the splits"):
+        splits = make_splits(rule, given, num_given, kept, labels, num_classes)
+    for name, ids in splits.items():
+        files.append(write_array(job.stage.folder, split_path(name), ids.astype(id_dtype(num_nodes)), "split"))
+    counts = {
+        "nodes": num_nodes,
+        "edges": totals.edges,
+        "classes": num_classes,
+        "max_degree": totals.max_degree,
+        "splits": list(splits),
+        "merged": totals.repeats if undirected else 0,
+        "parallel_edges": 0 if undirected else totals.repeats,
+        "self_loops": totals.loops,
+        "dropped_edges": runs.dropped,
+    }
+    job.stage.commit(counts=counts, files=tuple(files))
+
+
+def _require_disk(job: Job, source: Source, undirected: bool, renumbered: bool) -> None:
+    """Refuse before the work when the volume cannot hold scratch and result with 5 % to spare."""
+    num_keys = source.num_edges * (2 if undirected else 1)
+    num_nodes = source.num_nodes or 0
+    rows = [*source.tables.values(), *([source.labels] if source.labels else [])]
+    row_bytes = sum(r.num_rows * r.columns * max(r.dtype.itemsize, 4) for r in rows)
+    # Runs and topology; a second set of runs, node numbers and node ids when nodes are renumbered.
+    needed = 2 * 8 * num_keys + 8 * num_nodes + row_bytes + (8 * num_keys + 16 * num_nodes if renumbered else 0)
+    unpacked = ("member-", "columns-", "name")
+    held = sum(
+        path.stat().st_size
+        for path in job.stage.folder.rglob("*")
+        if path.is_file() and not path.name.startswith(unpacked)
+    )
+    require_free(job.stage.folder, int(needed * 1.05) - held, "the Store and its scratch files")
+
+
+def _num_nodes(source: Source, runs: Runs) -> int:
+    num_nodes = runs.max_id + 1 if source.num_nodes is None else source.num_nodes
+    if num_nodes > MAX_NODES:
+        raise InputDataError("GS-IN-105", f"{num_nodes} nodes; this version stores at most {MAX_NODES}")
+    rows = {**source.tables, **({"labels": source.labels} if source.labels is not None else {})}
+    for name, table in rows.items():
+        if table.num_rows != num_nodes:
+            raise InputDataError(
+                "GS-IN-122",
+                f"{name} has {table.num_rows} rows for {num_nodes} nodes",
+                hint="One row per node, in the order of the ids.",
+            )
+    return num_nodes

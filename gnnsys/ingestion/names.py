@@ -1,0 +1,54 @@
+"""The user's own node ids into the Store: UTF-8 bytes one after another, and where each begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gnnsys.ingestion.job import Job
+from gnnsys.ingestion.source import Names
+from gnnsys.storage.files import map_array
+from gnnsys.storage.manifest import FileEntry
+from gnnsys.storage.store import NAME_BYTES, NAME_OFFSETS
+
+_STEP = 1 << 13
+
+
+def write_names(job: Job, names: Names, kept: np.ndarray | None, num_nodes: int) -> tuple[FileEntry, ...]:
+    """`names/bytes.bin` and `names/offsets.bin` for the nodes `kept`, or for all."""
+    entries = job.finished_files("names")
+    if entries is not None:
+        return entries
+    offsets = map_array(names.offsets_path, "<i8", (names.offsets_path.stat().st_size // 8,))
+    text = map_array(names.text_path, "|u1", (int(offsets[-1]),))
+    text_writer, offset_writer = job.writer(NAME_BYTES, None), job.writer(NAME_OFFSETS, None)
+    try:
+        offset_writer.append(np.zeros(1, dtype=np.int64))
+        for start in range(0, num_nodes, _STEP):
+            stop = min(start + _STEP, num_nodes)
+            ids = np.arange(start, stop) if kept is None else np.asarray(kept[start:stop])
+            lengths = offsets[ids + 1] - offsets[ids]
+            offset_writer.append(text_writer.num_bytes + np.cumsum(lengths))
+            for piece in _pieces(text, offsets[ids], lengths):
+                text_writer.append(piece)
+        size = text_writer.num_bytes
+        entries = (
+            *text_writer.finish(np.dtype(np.uint8), (size,), "names"),
+            *offset_writer.finish(np.dtype(np.int64), (num_nodes + 1,), "name_offsets"),
+        )
+    finally:
+        text_writer.close()
+        offset_writer.close()
+    job.finish_files("names", entries)
+    return entries
+
+
+def _pieces(text: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """The names in order, neighbours in the file joined into one piece."""
+    ends = starts + lengths
+    first = 0
+    for i in range(1, len(starts) + 1):
+        if i == len(starts) or starts[i] != ends[i - 1]:
+            yield text[starts[first] : ends[i - 1]]
+            first = i

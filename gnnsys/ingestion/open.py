@@ -1,0 +1,50 @@
+"""From the text a user types (`npz:cora.npz`) to a Source."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from gnnsys.errors import ConfigError
+from gnnsys.ingestion.edges import EdgeListSource
+from gnnsys.ingestion.npz import NpzSource
+from gnnsys.ingestion.source import Source
+from gnnsys.ingestion.synthetic import PowerLawSource, parse_powerlaw
+
+_KINDS = ("synthetic", "npz", "edges")
+_POWERLAW = "powerlaw:"
+
+
+def open_source(source: str | Path | Source, features: str | Path | None, labels: str | Path | None) -> Source:
+    """The Source that `source` names; a Source is returned as it is.
+
+    Raises:
+        ConfigError: the kind is unknown, or `features` or `labels` were given to a kind that has its own.
+        InputDataError: the file is absent or not valid.
+    """
+    if not isinstance(source, str | Path):
+        _refuse_files(features, labels, "a Source object")
+        return source
+    kind, _, rest = str(source).partition(":")
+    if kind == "edges":
+        return EdgeListSource(Path(rest), _path(features), _path(labels))
+    _refuse_files(features, labels, f"{kind}:")
+    if kind == "npz":
+        return NpzSource(Path(rest))
+    if kind == "synthetic" and rest.startswith(_POWERLAW):
+        return PowerLawSource(parse_powerlaw(rest.removeprefix(_POWERLAW)))
+    close = difflib.get_close_matches(kind, _KINDS, n=1)
+    raise ConfigError(
+        "GS-CFG-104",
+        f"source {str(source)!r} is not known" + (f"; did you mean {close[0]}:?" if close and close[0] != kind else ""),
+        hint="Write synthetic:powerlaw:nodes=1e6,edges=2e7,feat=128,classes=16, npz:FILE or edges:FILE.",
+    )
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _refuse_files(features: str | Path | None, labels: str | Path | None, kind: str) -> None:
+    if features is not None or labels is not None:
+        raise ConfigError("GS-CFG-105", f"--features and --labels go with edges:FILE, not with {kind}")

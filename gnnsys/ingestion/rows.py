@@ -1,0 +1,194 @@
+"""Rows and labels into the Store: read block by block, checked, changed as asked, appended in journalled units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from gnnsys.errors import InputDataError, MemoryBudgetError
+from gnnsys.ingestion.job import Job, in_order
+from gnnsys.ingestion.kernels import bad_rows, normalize_rows
+from gnnsys.ingestion.source import Rows
+from gnnsys.storage.files import map_array
+from gnnsys.storage.manifest import FileEntry
+from gnnsys.storage.store import LABELS, table_path
+from gnnsys.units import format_size
+
+MAX_CLASSES = 1 << 31
+_STORED = {"f2", "f4", "f8", "u1", "i1"}
+_STEP = 1 << 19
+_SMALL_ROW = 64 << 10
+"""Rows up to here fit into the smallest memory with any number of threads."""
+
+
+def selected_rows(rows: Rows, kept: np.ndarray | None) -> Rows:
+    """The rows `kept` (n,) ascending of a table; all of them when None."""
+    if kept is None:
+        return rows
+
+    def read(start: int, stop: int) -> np.ndarray:
+        ids = kept[start:stop]
+        out = np.empty((len(ids), rows.columns), dtype=rows.dtype)
+        # Read in pieces no larger than asked for: kept rows may lie far apart.
+        for first in range(int(ids[0]), int(ids[-1]) + 1, len(ids)):
+            a, b = np.searchsorted(ids, [first, first + len(ids)])
+            if a < b:
+                out[a:b] = rows.read(first, min(first + len(ids), rows.num_rows))[ids[a:b] - first]
+        return out
+
+    return Rows(len(kept), rows.columns, rows.dtype, read)
+
+
+def write_table(job: Job, name: str, rows: Rows, *, normalize: bool) -> tuple[FileEntry, ...]:
+    """`tables/<name>.bin`; with `normalize` float32 rows that sum to 1 (rows that sum to 0 stay as they are).
+
+    Raises:
+        InputDataError: a type that is not stored, or a NaN or an infinity (the first row and how many).
+    """
+    if rows.dtype.str[1:] not in _STORED:
+        raise InputDataError(
+            "GS-IN-121",
+            f"table {name}: values are {rows.dtype}, expected float16, float32, float64, uint8 or int8",
+            hint="Convert them to float32.",
+        )
+
+    def change(block: np.ndarray, start: int) -> np.ndarray:
+        if _bad_rows(block)[1]:
+            raise _not_finite(job, name, rows, start)
+        if not normalize:
+            return block
+        out = np.empty(block.shape, dtype=np.float32)
+        normalize_rows(_computable(block), out)
+        return out
+
+    dtype = np.dtype(np.float32) if normalize else rows.dtype.newbyteorder("=")
+    return _write(job, table_path(name), "table", rows, dtype, change)
+
+
+def write_labels(job: Job, labels: Rows, num_classes: int | None) -> tuple[tuple[FileEntry, ...], int]:
+    """`labels/y.bin` as int64, and the number of classes: `num_classes`, else the largest label + 1.
+
+    Raises:
+        InputDataError: a label below -1, above the classes, or not a whole number; more than one label per node.
+    """
+    if labels.columns != 1 or labels.dtype.kind not in "iuf":
+        raise InputDataError(
+            "GS-IN-132", f"labels: {labels.dtype} in {labels.columns} columns, expected one column of integers"
+        )
+    limit = MAX_CLASSES if num_classes is None else num_classes
+
+    def change(block: np.ndarray, start: int) -> np.ndarray:
+        out = _whole(block, start)
+        bad = ((out < -1) | (out >= limit)).any(axis=1)
+        if bad.any():
+            raise InputDataError(
+                "GS-IN-130",
+                f"node {start + int(np.argmax(bad))} has label {int(out[np.argmax(bad), 0])}, "
+                f"expected -1 (unlabelled) or a class in [0, {limit})",
+                hint="Number the classes from 0.",
+            )
+        return out
+
+    entries = _write(job, LABELS, "labels", labels, np.dtype(np.int64), change, shape=(labels.num_rows,))
+    if num_classes is None:
+        written = map_array(job.stage.folder / LABELS, "<i8", (labels.num_rows,))
+        num_classes = 1 + max((int(written[a : a + _STEP].max()) for a in range(0, len(written), _STEP)), default=-1)
+    return entries, num_classes
+
+
+def _write(
+    job: Job,
+    path: str,
+    role: str,
+    rows: Rows,
+    dtype: np.dtype,
+    change: Callable[[np.ndarray, int], np.ndarray],
+    shape: tuple[int, ...] | None = None,
+) -> tuple[FileEntry, ...]:
+    entries = job.finished_files(path)
+    if entries is not None:
+        return entries
+    state: dict[str, Any] = job.stage.done.get(f"part/{path}", {"rows": 0, "file": None})
+    row_bytes = max(1, rows.columns * max(dtype.itemsize, rows.dtype.itemsize))
+    _require_room(job, path, row_bytes)
+    step = max(1, job.block_bytes // row_bytes)
+    writer = job.writer(path, state["file"], num_bytes=rows.num_rows * rows.columns * dtype.itemsize)
+    starts = range(state["rows"], rows.num_rows, step)
+
+    def make(start: int) -> np.ndarray:
+        return change(rows.read(start, min(start + step, rows.num_rows)), start)
+
+    try:
+        durable = writer.num_bytes
+        with closing(in_order(make, starts, job.workers)) as blocks:
+            for start, block in zip(starts, blocks, strict=True):
+                writer.append(block)
+                job.progress(f"write {path}", start + len(block), rows.num_rows)
+                if writer.num_bytes - durable >= job.unit_bytes:
+                    writer.sync()
+                    durable = writer.num_bytes
+                    job.stage.record(f"part/{path}", rows=start + len(block), file=writer.state())
+        entries = writer.finish(dtype, shape or (rows.num_rows, rows.columns), role)
+    finally:
+        writer.close()
+    job.finish_files(path, entries)
+    return entries
+
+
+def _require_room(job: Job, path: str, row_bytes: int) -> None:
+    """Refuse rows of which not even one per thread fits: a few bytes of a sparse matrix can claim any width."""
+    limit = max(_SMALL_ROW, job.budget.total // (2 * (job.workers + 2)))
+    if row_bytes > limit:
+        raise MemoryBudgetError(
+            "GS-MEM-103",
+            f"{path}: a row takes {format_size(row_bytes)}, --memory {format_size(job.budget.total)} has room for "
+            f"rows of {format_size(limit)} with {job.workers} threads",
+            hint="Give more --memory, or check how many columns the input says it has.",
+        )
+
+
+def _computable(block: np.ndarray) -> np.ndarray:
+    """`block` in a type that the kernels know, without loss."""
+    return block if block.dtype in (np.float32, np.float64) else block.astype(np.float32)
+
+
+def _bad_rows(block: np.ndarray) -> tuple[int, int]:
+    """(first row that is not finite or -1, how many)."""
+    if block.dtype.kind != "f":
+        return -1, 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        # One fast sum clears almost every block; an overflow only sends it to the slow look.
+        if np.isfinite(block.sum(dtype=max(block.dtype, np.dtype(np.float32)))):
+            return -1, 0
+    return bad_rows(_computable(block))
+
+
+def _not_finite(job: Job, name: str, rows: Rows, start: int) -> InputDataError:
+    """The error for the block at `start`, after counting all bad rows from there on."""
+    step = max(1, job.block_bytes // max(1, rows.columns * rows.dtype.itemsize))
+    first, count = -1, 0
+    for at in range(start, rows.num_rows, step):
+        bad, more = _bad_rows(rows.read(at, min(at + step, rows.num_rows)))
+        first = at + bad if first < 0 <= bad else first
+        count += more
+    return InputDataError(
+        "GS-IN-120",
+        f"table {name}: {count} rows hold a NaN or an infinity, the first is row {first}",
+        hint="Fill or remove them before ingesting.",
+    )
+
+
+def _whole(block: np.ndarray, start: int) -> np.ndarray:
+    """Labels (n, 1) as int64; NaN in float labels means unlabelled."""
+    if block.dtype.kind != "f":
+        return block.astype(np.int64)
+    filled = np.where(np.isnan(block), -1, block)
+    with np.errstate(invalid="ignore"):
+        out = filled.astype(np.int64)
+    if (out != filled).any():
+        row = int(np.argmax((out != filled)[:, 0]))
+        raise InputDataError("GS-IN-131", f"node {start + row} has label {block[row, 0]}, expected a whole number")
+    return out

@@ -1,0 +1,137 @@
+"""Pass 1 over the edges: chunks of them become sorted runs of keys in scratch files.
+
+An edge is one uint64 key, `dst << 32 | src`. The runs together hold every key once; an order-free sum of all keys is
+carried along, so that pass 2 can tell that none was lost or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from gnnsys.errors import InputDataError
+from gnnsys.ingestion.job import Job, in_order, write_scratch
+from gnnsys.ingestion.kernels import key_facts, pack_edges
+from gnnsys.ingestion.source import Source
+from gnnsys.storage.direct import aligned_buffer
+from gnnsys.storage.files import map_array
+
+MAX_NODES = (1 << 32) - 1
+"""Both ends of an edge share one 64-bit key, and the key after the last must fit too."""
+
+_MIN_BLOCK_EDGES, _MAX_BLOCK_EDGES = 64, 1 << 18
+_BYTES_PER_EDGE = 64
+"""Both ends, two keys and temporaries of a source."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Sorted runs of keys, mapped from scratch files."""
+
+    maps: list[np.ndarray]
+    """Each (n,) uint64, ascending."""
+    total: int
+    """Order-free sum of all keys modulo 2^64."""
+    max_id: int
+    """Largest node id, -1 without edges."""
+    dropped: int
+    """Edges left out because an end was out of range."""
+
+    @property
+    def num_keys(self) -> int:
+        return sum(len(run) for run in self.maps)
+
+
+def sort_edges(job: Job, source: Source, *, both: bool, drop_bad: bool) -> Runs:
+    """Sorted runs of all edges of `source`, and of their reverses when `both`.
+
+    Raises:
+        InputDataError: an id is negative or not below the number of nodes, unless `drop_bad`.
+    """
+    done = list(_payloads(job, "run"))
+    at, dropped = (done[-1]["edges"], done[-1]["dropped"]) if done else (0, 0)
+    if at < source.num_edges:
+        buffer = aligned_buffer(job.sort_bytes // 8 * 8).view(np.uint64)
+        chunk = len(buffer) // (2 if both else 1)
+        for number, start in enumerate(range(at, source.num_edges, chunk), len(done)):
+            stop = min(start + chunk, source.num_edges)
+            filled = 0
+            with closing(_packed(job, source, start, stop, both, drop_bad)) as blocks:
+                for keys, bad in blocks:
+                    buffer[filled : filled + len(keys)] = keys
+                    filled, dropped = filled + len(keys), dropped + bad
+            buffer[:filled].sort()
+            facts = write_run(job, f"run-{number}.bin", [buffer[:filled]])
+            job.stage.record(f"run/{number}", edges=stop, dropped=dropped, **facts)
+    return open_runs(job, "run", dropped)
+
+
+def open_runs(job: Job, unit: str, dropped: int | None = None) -> Runs:
+    """The runs that were journalled as `<unit>/0`, `<unit>/1`, ..."""
+    payloads = list(_payloads(job, unit))
+    maps = [map_array(job.stage.work / p["file"], "<u8", (p["keys"],)) for p in payloads]
+    total = sum(p["total"] for p in payloads) % (1 << 64)
+    return Runs(maps, total, max((p["max_id"] for p in payloads), default=-1), dropped or 0)
+
+
+def write_run(job: Job, file: str, pieces: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Write one run durably, from ascending pieces; returns what its journal line must hold."""
+    num_keys, total, max_id = 0, 0, -1
+
+    def summed() -> Iterator[np.ndarray]:
+        nonlocal num_keys, total, max_id
+        for keys in pieces:
+            piece_total, piece_max = key_facts(keys)
+            num_keys, total, max_id = num_keys + len(keys), total + int(piece_total), max(max_id, int(piece_max))
+            yield keys
+
+    write_scratch(job.stage.work / file, summed())
+    return {"file": file, "keys": num_keys, "total": total % (1 << 64), "max_id": max_id}
+
+
+def _packed(
+    job: Job, source: Source, start: int, stop: int, both: bool, drop_bad: bool
+) -> Generator[tuple[np.ndarray, int], None, None]:
+    """Keys of edges start .. stop block by block, with the number of bad edges left out of each."""
+    step = min(_MAX_BLOCK_EDGES, max(_MIN_BLOCK_EDGES, job.block_bytes // _BYTES_PER_EDGE))
+    limit = MAX_NODES if source.num_nodes is None else source.num_nodes
+
+    def pack(first: int) -> tuple[np.ndarray, int]:
+        src, dst = source.edges(first, min(first + step, stop))
+        keys = np.empty(len(src) * (2 if both else 1), dtype=np.uint64)
+        filled, first_bad, bad = pack_edges(src, dst, limit, both, keys)
+        if bad and not drop_bad:
+            raise _bad_edge(source, first + first_bad, int(src[first_bad]), int(dst[first_bad]), limit)
+        return keys[:filled], bad
+
+    for number, block in enumerate(in_order(pack, range(start, stop, step), job.workers)):
+        job.progress("sort edges", start + number * step, source.num_edges)
+        yield block
+
+
+def _bad_edge(source: Source, number: int, src: int, dst: int, limit: int) -> InputDataError:
+    node, place = (src if src < 0 or src >= limit else dst), source.edge_place(number)
+    if node < 0:
+        return InputDataError(
+            "GS-IN-101",
+            f"{place}: node id {node} is negative",
+            hint="Ids start at 0. --on-bad-edge drop leaves such out.",
+        )
+    return InputDataError(
+        "GS-IN-102",
+        f"{place}: node id {node} is outside [0, {limit})",
+        hint="The number of nodes is that of the rows, or the shape in the file. --on-bad-edge drop leaves such out.",
+    )
+
+
+def _payloads(job: Job, unit: str) -> Iterator[dict[str, Any]]:
+    for number in count():
+        payload = job.stage.done.get(f"{unit}/{number}")
+        if payload is None:
+            return
+        yield payload

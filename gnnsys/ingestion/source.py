@@ -1,0 +1,75 @@
+"""Source: what a graph to ingest must offer, whatever it comes from.
+
+A source is opened cheaply, fingerprinted, prepared (unpacked or parsed into scratch files, in units that survive a
+kill) and then read at random: edges by number, rows by node. Sources check the form of what they read; whether ids,
+labels and splits make sense together is checked once, by those who write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from gnnsys.ingestion.job import Job
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table that is read block by block: `read(start, stop)` gives (stop - start, columns) of `dtype`."""
+
+    num_rows: int
+    columns: int
+    dtype: np.dtype
+    read: Callable[[int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Names:
+    """The user's own ids as raw files: UTF-8 bytes, and (N + 1,) int64 offsets into them."""
+
+    text_path: Path
+    offsets_path: Path
+
+
+class Source(Protocol):
+    """A graph with rows, labels and splits. Everything but `fingerprint` and `input_bytes` is valid after `prepare`."""
+
+    num_nodes: int | None
+    """None when only the edges tell: largest id + 1."""
+    num_edges: int
+    num_classes: int | None
+    """None when only the labels tell: largest label + 1."""
+    tables: Mapping[str, Rows]
+    labels: Rows | None
+    """One column of integers, -1 = unlabelled."""
+    names: Names | None
+
+    @property
+    def splits(self) -> list[dict[str, np.ndarray]]:
+        """Versions of the given splits: node ids by name, in any order. Empty when there are none."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Identity of the input: content digests of files, parameters of generators."""
+        ...
+
+    def input_bytes(self) -> int:
+        """Upper bound of the scratch that `prepare` writes."""
+        ...
+
+    def prepare(self, job: Job) -> None:
+        """Make edges and rows randomly readable."""
+        ...
+
+    def edges(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sources and destinations of edges start .. stop, each (stop - start,) int64."""
+        ...
+
+    def edge_place(self, number: int) -> str:
+        """Where the user finds edge `number`: `edges.csv row 17`."""
+        ...

@@ -1,0 +1,198 @@
+"""Splits: the given ones checked, or new ones drawn per class, each an ascending file of node ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnnsys.errors import ConfigError, InputDataError
+from gnnsys.keys import GOLDEN, derive, mix
+
+_PER_CLASS = re.compile(r"per-class:(\d+)/(\d+)")
+_NAME = re.compile(r"[A-Za-z0-9_+=-]{1,100}")
+_STEP = 1 << 17
+_TAG = 0x5150117
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Which splits a Store gets: `kind` is `given`, `per-class` or `none`."""
+
+    kind: str
+    version: int | None = None
+    """Version of the given splits; None takes all of them."""
+    train: int = 0
+    valid: int = 0
+    seed: int = 0
+
+    @property
+    def parameters(self) -> str:
+        """Canonical spelling for the manifest."""
+        if self.kind == "per-class":
+            return f"per-class:{self.train}/{self.valid}:{self.seed}"
+        return self.kind if self.version is None else f"{self.kind}:{self.version}"
+
+
+def parse_split(text: str | None, seed: int) -> SplitRule:
+    """The rule of `given`, `given:K`, `per-class:20/30`, `none`; None is `given`.
+
+    Raises:
+        ConfigError: none of these.
+    """
+    if text is None or text == "given":
+        return SplitRule("given")
+    if text == "none":
+        return SplitRule("none")
+    if text.startswith("given:") and text[6:].isdigit():
+        return SplitRule("given", version=int(text[6:]))
+    match = _PER_CLASS.fullmatch(text)
+    if match and int(match[1]) > 0 and int(match[2]) > 0:
+        if not 0 <= seed < 1 << 63:
+            raise ConfigError("GS-CFG-106", f"--split-seed is {seed}; it must be 0 or more, and less than 2**63")
+        return SplitRule("per-class", train=int(match[1]), valid=int(match[2]), seed=seed)
+    raise ConfigError(
+        "GS-CFG-101", f"--split {text!r} is not known", hint="Write given, given:K, per-class:20/30 or none."
+    )
+
+
+def make_splits(
+    rule: SplitRule,
+    versions: Sequence[Mapping[str, np.ndarray]],
+    num_given: int,
+    kept: np.ndarray | None,
+    labels: np.ndarray | None,
+    num_classes: int,
+) -> dict[str, np.ndarray]:
+    """Ascending node ids (n,) int64 of every split, by name.
+
+    Args:
+        versions: the given splits, node ids in [0, num_given) by name; all versions of them.
+        kept: (N,) ids that nodes had in the source, ascending; None when all were kept.
+        labels: (N,) int64 of the nodes kept.
+
+    Raises:
+        InputDataError: a split is empty, has no labelled node, holds an id twice or out of range, shares a node, is
+            not made of integers, or has a name that no file can have.
+        ConfigError: `rule` asks for what is not there.
+    """
+    if rule.kind == "none":
+        return {}
+    if rule.kind == "per-class":
+        if labels is None:
+            raise ConfigError("GS-CFG-102", "--split per-class needs labels, the source has none")
+        splits = _per_class(rule, labels, num_classes)
+    else:
+        splits = _given(rule, versions, num_given, kept)
+    for name, ids in splits.items():
+        _check(name, ids, labels)
+    return splits
+
+
+def _given(
+    rule: SplitRule, versions: Sequence[Mapping[str, np.ndarray]], num_given: int, kept: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    if rule.version is not None:
+        if rule.version >= len(versions):
+            have = f"versions 0 to {len(versions) - 1}" if versions else "no splits"
+            raise ConfigError("GS-CFG-103", f"--split given:{rule.version}: the source has {have}")
+        versions = [versions[rule.version]]
+    out: dict[str, np.ndarray] = {}
+    for number, version in enumerate(versions):
+        ordered = {name: _ascending(name, ids, num_given) for name, ids in version.items()}
+        _refuse_overlap(ordered)
+        for name, ids in ordered.items():
+            out[name if len(versions) == 1 else f"{name}.{number}"] = _selected(ids, kept)
+    return out
+
+
+def _ascending(name: str, ids: np.ndarray, num_nodes: int) -> np.ndarray:
+    if not _NAME.fullmatch(name):
+        raise InputDataError("GS-IN-146", f"split {name!r}: a name is made of letters, digits and _ + = -")
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise InputDataError("GS-IN-147", f"split {name}: {ids.dtype} of shape {ids.shape}, expected node ids (n,)")
+    ordered = np.sort(ids.astype(np.int64))
+    if len(ordered) and (ordered[0] < 0 or ordered[-1] >= num_nodes):
+        bad = ordered[0] if ordered[0] < 0 else ordered[-1]
+        raise InputDataError("GS-IN-140", f"split {name}: node {bad} is outside [0, {num_nodes})")
+    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if len(twice):
+        raise InputDataError("GS-IN-141", f"split {name}: node {ordered[twice[0]]} is listed twice")
+    return ordered
+
+
+def _refuse_overlap(splits: Mapping[str, np.ndarray]) -> None:
+    names = list(splits)
+    for i, first in enumerate(names):
+        for second in names[:i]:
+            where = np.searchsorted(splits[first], splits[second])
+            inside = where < len(splits[first])
+            shared = splits[second][inside][splits[first][where[inside]] == splits[second][inside]]
+            if len(shared):
+                raise InputDataError(
+                    "GS-IN-142",
+                    f"node {shared[0]} is in split {second} and in split {first} ({len(shared)} such nodes)",
+                    hint="A node may be in one split only, or its label leaks.",
+                )
+
+
+def _selected(ids: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
+    """New numbers of the ids that were kept."""
+    if kept is None:
+        return ids
+    where = np.searchsorted(kept, ids)
+    return where[(where < len(kept)) & (kept[np.minimum(where, len(kept) - 1)] == ids)]
+
+
+def _check(name: str, ids: np.ndarray, labels: np.ndarray | None) -> None:
+    if not len(ids):
+        raise InputDataError("GS-IN-143", f"split {name} is empty", hint="--split none leaves splits out.")
+    if labels is not None and all((labels[ids[a : a + _STEP]] < 0).all() for a in range(0, len(ids), _STEP)):
+        raise InputDataError("GS-IN-144", f"no node of split {name} has a label")
+
+
+def _per_class(rule: SplitRule, labels: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
+    """`train` and `valid`: the nodes of every class with the smallest draws; `test`: all other labelled nodes."""
+    needed = rule.train + rule.valid
+    if num_classes * needed > len(labels):
+        # Told apart from the scarce class below because so many classes may not even fit into a list.
+        raise InputDataError(
+            "GS-IN-145",
+            f"per-class:{rule.train}/{rule.valid} of {num_classes} classes needs {num_classes * needed} nodes, "
+            f"there are {len(labels)}",
+            hint="Ask for fewer nodes per class; classes are numbered from 0 without gaps.",
+        )
+    chosen = _smallest_draws(rule, labels, num_classes)
+    counts = [len(ids) for ids in chosen]
+    if min(counts, default=0) < needed:
+        scarce = int(np.argmin(counts)) if counts else 0
+        raise InputDataError(
+            "GS-IN-145",
+            f"class {scarce} has {min(counts, default=0)} labelled nodes, "
+            f"per-class:{rule.train}/{rule.valid} needs {needed}",
+            hint="Ask for fewer nodes per class.",
+        )
+    taken = np.sort(np.concatenate(chosen))
+    test = [start + np.flatnonzero(labels[start : start + _STEP] >= 0) for start in range(0, len(labels), _STEP)]
+    rest = np.concatenate(test)
+    return {
+        "train": np.sort(np.concatenate([ids[: rule.train] for ids in chosen])),
+        "valid": np.sort(np.concatenate([ids[rule.train :] for ids in chosen])),
+        "test": rest[~np.isin(rest, taken, assume_unique=True)],
+    }
+
+
+def _smallest_draws(rule: SplitRule, labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
+    """Per class the `train + valid` node ids with the smallest draws, in that order. One block of labels at a time."""
+    most = rule.train + rule.valid
+    key = np.uint64(derive(rule.seed, _TAG))
+    ids = [np.empty(0, dtype=np.int64)] * num_classes
+    for start in range(0, len(labels), _STEP):
+        block = np.asarray(labels[start : start + _STEP])
+        for label in np.unique(block[block >= 0]):
+            candidates = np.concatenate([ids[label], start + np.flatnonzero(block == label)])
+            draws = mix(key + candidates.astype(np.uint64) * GOLDEN)
+            ids[label] = candidates[np.argsort(draws, kind="stable")[:most]]
+    return ids

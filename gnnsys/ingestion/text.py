@@ -1,0 +1,287 @@
+"""Text of node ids (csv, tsv, blanks; plain or .gz) into raw int64 columns in scratch files.
+
+The first line with data decides: integers are ids as they are, anything else is a name, numbered from 0 in order of
+first appearance. A first line of words above a line of integers is a header. Lines that are blank or begin with # or %
+are skipped, columns beyond those needed are ignored.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+
+from gnnsys.errors import InputDataError, MemoryBudgetError
+from gnnsys.ingestion import kernels
+from gnnsys.ingestion.job import Job
+from gnnsys.ingestion.source import Names
+from gnnsys.storage.files import map_array
+from gnnsys.storage.writer import SequentialWriter
+from gnnsys.units import format_size
+
+MAX_LINE = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+_INTEGER = re.compile(rb"-?\d+")
+_FLOAT = re.compile(rb"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
+_HEADER_WORDS = set(
+    b"src dst source target from to u v head tail node1 node2 src_id dst_id source_id target_id node_1 node_2".split()
+)
+_NAME_BYTES = 200
+"""Memory of one name beside its characters: bytes object, number, dictionary slot while the dictionary doubles."""
+
+_PROBLEMS = {
+    kernels.NOT_A_NUMBER: (
+        "GS-IN-103",
+        "is not a row of integers",
+        "Write ids without a point; names must be names from the first row.",
+    ),
+    kernels.TOO_FEW: ("GS-IN-106", "has too few columns", "A row is source, destination."),
+    kernels.TOO_LARGE: ("GS-IN-107", "holds a number of more than 18 digits", "Ids are less than 2^32."),
+    kernels.NUL: ("GS-IN-109", "holds a NUL byte", "The file is binary or damaged."),
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Parsed text: `values` (rows, C) int64, mapped; `names` when its ids were names."""
+
+    values: np.ndarray
+    names: Names | None
+
+
+def parse_columns(job: Job, path: Path, columns: int, *, allow_names: bool) -> Columns:
+    """The first `columns` integers (or names) of every row of `path`.
+
+    Raises:
+        InputDataError: a row is not valid (file, row and what is wrong), or the file cannot be read.
+        MemoryBudgetError: the names do not fit into half of --memory.
+    """
+    unit = f"text/{columns}"
+    if not job.stage.done.get(unit, {}).get("complete"):
+        try:
+            _Parser(job, path, columns, allow_names, unit).run()
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise InputDataError("GS-IN-108", f"{path}: cannot be unpacked ({error})") from None
+        except OSError as error:
+            if error.filename is None or Path(error.filename) != path:
+                raise
+            raise InputDataError("GS-IN-100", f"{path}: {os.strerror(error.errno or 0).lower()}") from None
+    payload = job.stage.done[unit]
+    values = map_array(job.stage.work / f"columns-{columns}.bin", "<i8", (payload["rows"], columns))
+    names = Names(job.stage.work / "names.bin", job.stage.work / "name-offsets.bin") if payload["named"] else None
+    return Columns(values, names)
+
+
+class _Parser:
+    """One file being parsed: where it stands is journalled every unit."""
+
+    def __init__(self, job: Job, path: Path, columns: int, allow_names: bool, unit: str) -> None:
+        self._job, self._path, self._columns, self._unit = job, path, columns, unit
+        self._size = path.stat().st_size
+        state: dict[str, Any] = job.stage.done.get(unit, {})
+        with self._open() as file:
+            start = _sniff(file, path, allow_names)
+        self._byte, self._line = state.get("byte", start.byte), state.get("line", start.line)
+        self._rows = state.get("rows", 0)
+        self._out = SequentialWriter(job.stage.work, f"columns-{columns}.bin", job.stage.id, resume=state.get("out"))
+        self._dictionary = _Dictionary(job, start.separator, state) if start.named else None
+
+    def run(self) -> None:
+        block_bytes = self._job.block_bytes
+        recorded = self._byte
+        with self._open() as file:
+            file.seek(self._byte)
+            while block := _whole_lines(file, block_bytes, self._path, self._line):
+                self._parse(block)
+                self._byte += len(block)
+                self._job.progress(f"read {self._path.name}", min(self._byte, self._size), self._size)
+                if self._byte - recorded >= self._job.unit_bytes:
+                    recorded = self._byte
+                    self._record(complete=False)
+        self._record(complete=True)
+
+    def _open(self) -> IO[bytes]:
+        if self._path.suffix == ".gz":
+            return cast(IO[bytes], gzip.open(self._path, "rb"))
+        return self._path.open("rb")
+
+    def _parse(self, block: bytes) -> None:
+        if self._dictionary is not None:
+            values, lines = self._dictionary.numbers(block, self._columns, self._path, self._byte, self._line)
+        else:
+            # A row takes at least a digit and a separator per column.
+            out = np.empty((len(block) // (2 * self._columns) + 1, self._columns), dtype=np.int64)
+            rows, lines, error = kernels.parse_rows(np.frombuffer(block, dtype=np.uint8), out)
+            if error != kernels.OK:
+                raise bad_row(self._path, self._line + lines + 1, block.split(b"\n", lines + 1)[lines], error)
+            values = out[:rows]
+        self._out.append(values)
+        self._rows += len(values)
+        self._line += lines
+
+    def _record(self, *, complete: bool) -> None:
+        self._out.sync()
+        names = self._dictionary.sync(complete) if self._dictionary is not None else {}
+        state = {"byte": self._byte, "line": self._line, "rows": self._rows, "out": self._out.state(), **names}
+        if complete:
+            self._out.finish(np.dtype(np.int64), (self._rows, self._columns), "scratch")
+        self._job.stage.record(self._unit, complete=complete, named=self._dictionary is not None, **state)
+
+
+class _Dictionary:
+    """Names numbered in order of first appearance; new ones go to scratch files, from which a resume learns them."""
+
+    def __init__(self, job: Job, separator: bytes | None, state: dict[str, Any]) -> None:
+        self._job, self._separator = job, separator
+        work, ident = job.stage.work, job.stage.id
+        self._text = SequentialWriter(work, "names.bin", ident, resume=state.get("text"))
+        self._offsets = SequentialWriter(work, "name-offsets.bin", ident, resume=state.get("offsets"))
+        self._number: dict[bytes, int] = {}
+        self._held = 0
+        if "text" in state:
+            self._learn(work, self._offsets.num_bytes // 8 - 1)
+        else:
+            self._offsets.append(np.zeros(1, dtype=np.int64))
+
+    def _learn(self, work: Path, count: int) -> None:
+        offsets = map_array(work / "name-offsets.bin", "<i8", (count + 1,))
+        text = map_array(work / "names.bin", "|u1", (int(offsets[-1]),))
+        for number in range(count):
+            self._number[text[offsets[number] : offsets[number + 1]].tobytes()] = number
+        self._account(int(offsets[-1]) + count * _NAME_BYTES)
+
+    def numbers(self, block: bytes, columns: int, path: Path, byte: int, line: int) -> tuple[np.ndarray, int]:
+        """((rows, columns) int64, lines read) of a block of whole lines."""
+        _require_utf8(block, path, byte)
+        lines = block.split(b"\n")
+        before = len(self._number)
+        out: list[int] = []
+        for number, text in enumerate(lines, line + 1):
+            if data := _data(text):
+                fields = _fields(data, self._separator)
+                if len(fields) < columns or b"" in fields[:columns] or b"\0" in data:
+                    raise bad_row(path, number, text, kernels.NUL if b"\0" in data else kernels.TOO_FEW)
+                out.extend(self._number.setdefault(name, len(self._number)) for name in fields[:columns])
+        self._append(_last(self._number, before))
+        values = np.array(out, dtype=np.int64).reshape(-1, columns)
+        return values, len(lines) - block.endswith(b"\n")
+
+    def _append(self, new: list[bytes]) -> None:
+        lengths = np.array([len(name) for name in new], dtype=np.int64)
+        self._account(int(lengths.sum()) + len(new) * _NAME_BYTES)
+        self._offsets.append(self._text.num_bytes + np.cumsum(lengths))
+        self._text.append(np.frombuffer(b"".join(new), dtype=np.uint8))
+
+    def _account(self, num_bytes: int) -> None:
+        self._held += num_bytes
+        limit = self._job.budget.total // 2
+        if self._held > limit:
+            raise MemoryBudgetError(
+                "GS-MEM-102",
+                f"{len(self._number):,} names need {format_size(self._held)}, half of --memory is {format_size(limit)}",
+                hint="Give more --memory, or number the nodes from 0 in the file.",
+            )
+
+    def sync(self, complete: bool) -> dict[str, Any]:
+        self._text.sync()
+        self._offsets.sync()
+        state = {"text": self._text.state(), "offsets": self._offsets.state()}
+        if complete:
+            self._text.finish(np.dtype(np.uint8), (self._text.num_bytes,), "scratch")
+            self._offsets.finish(np.dtype(np.int64), (len(self._number) + 1,), "scratch")
+        return state
+
+
+def bad_row(path: Path, line: int, text: bytes, problem: int) -> InputDataError:
+    """The error for one row: file, row number, what it is, what was expected."""
+    code, what, hint = _PROBLEMS[problem]
+    return InputDataError(code, f"{path} row {line:,} {what}: {text[:60].decode('utf-8', 'replace')!r}", hint=hint)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where data begins and what it is."""
+
+    byte: int
+    line: int
+    named: bool
+    separator: bytes | None
+    """None: blanks."""
+
+
+def _sniff(file: IO[bytes], path: Path, allow_names: bool) -> _Start:
+    byte = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+    file.seek(byte)
+    found: list[tuple[int, int, bytes]] = []
+    line = 0
+    while len(found) < 2 and (text := file.readline(MAX_LINE + 1)):
+        _refuse_long(text, path, line)
+        if data := _data(text):
+            found.append((byte, line, data))
+        byte, line = byte + len(text), line + 1
+    if not found:
+        return _Start(byte, line, False, None)
+    separator = next((s for s in (b",", b";", b"\t") if s in found[0][2]), None)
+    integers = [all(map(_INTEGER.fullmatch, _fields(data, separator)[:2])) for _, _, data in found]
+    words = {field.lower() for field in _fields(found[0][2], separator)[:2]}
+    header = len(found) == 2 and not integers[0] and (integers[1] or words <= _HEADER_WORDS)
+    first = found[1 if header else 0]
+    for _, number, data in found:
+        if all(map(_FLOAT.fullmatch, _fields(data, separator)[:2])):
+            # As names they would be numbered by appearance, and rows of features would go to the wrong nodes.
+            raise bad_row(path, number + 1, data, kernels.NOT_A_NUMBER)
+    return _Start(first[0], first[1], allow_names and not integers[int(header)], separator)
+
+
+def _data(text: bytes) -> bytes:
+    """A line without blanks around it; empty when it holds no data."""
+    text = text.strip(b" \t\r\n")
+    return b"" if text[:1] in (b"#", b"%") else text
+
+
+def _fields(data: bytes, separator: bytes | None) -> list[bytes]:
+    return [field.strip().strip(b'"') for field in data.split(separator)]
+
+
+def _last(numbers: dict[bytes, int], before: int) -> list[bytes]:
+    """Names numbered `before` and above: a dictionary keeps the order of insertion."""
+    new: list[bytes] = []
+    for name in reversed(numbers):
+        if numbers[name] < before:
+            break
+        new.append(name)
+    return new[::-1]
+
+
+def _require_utf8(block: bytes, path: Path, byte: int) -> None:
+    try:
+        block.decode()
+    except UnicodeDecodeError as error:
+        raise InputDataError(
+            "GS-IN-116", f"{path}: not UTF-8 at byte {byte + error.start}", hint="Save the file as UTF-8."
+        ) from None
+
+
+def _whole_lines(file: IO[bytes], num_bytes: int, path: Path, line: int) -> bytes:
+    """At least `num_bytes`, up to the end of a line; empty at the end of the file."""
+    block = file.read(num_bytes)
+    if block and not block.endswith(b"\n"):
+        block += file.readline(MAX_LINE + 1)
+    start = 0
+    while len(block) - start > MAX_LINE:
+        end = block.rfind(b"\n", start, start + MAX_LINE + 1)
+        if end < 0:
+            _refuse_long(block[start : start + MAX_LINE + 1], path, line + block.count(b"\n", 0, start))
+        start = end + 1
+    return block
+
+
+def _refuse_long(text: bytes, path: Path, line: int) -> None:
+    if len(text) > MAX_LINE:
+        raise InputDataError("GS-IN-117", f"{path} row {line + 1:,} is longer than {MAX_LINE} bytes")

@@ -1,0 +1,103 @@
+"""Open what a Loader reads: a Pack, a Pool or a Store by object or path, and the rows behind the name asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from gnnsys.errors import ConfigError, InputDataError
+from gnnsys.loading.rows import PackedRows, RowSource, TableRows
+from gnnsys.storage.hint import resolve_store
+from gnnsys.storage.manifest import NAME
+from gnnsys.storage.pack import FORMAT as PACK_FORMAT
+from gnnsys.storage.pack import Pack
+from gnnsys.storage.pool import FORMAT as POOL_FORMAT
+from gnnsys.storage.pool import VERIFY, Pool
+from gnnsys.storage.store import Store, table_path
+from gnnsys.storage.tables import Table, Verify, open_table
+
+ROWS = ("auto", "packed", "direct", "mapped", "memory")
+_DIRECT_BYTES = 16 << 20  # staging of the direct table's reading threads
+
+
+def open_source(source: Pack | Pool | Store | str | Path, verify: Verify) -> Pack | Pool | Store:
+    """The artefact in folder `source`, told by its manifest; objects pass through.
+
+    Raises:
+        InputDataError: no Pack, Pool or Store is there.
+        ConfigError: `verify` is unknown.
+    """
+    if verify not in VERIFY:
+        raise ConfigError("GS-CFG-402", f"verify is {verify!r}; it must be one of {', '.join(VERIFY)}")
+    if not isinstance(source, str | Path):
+        return source
+    kind = _kind(Path(source))
+    if kind == PACK_FORMAT:
+        return Pack.open(source, verify=verify)
+    return Pool.open(source) if kind == POOL_FORMAT else Store.open(source)
+
+
+def _kind(path: Path) -> str:
+    try:
+        return str(json.loads((path / NAME).read_bytes())["format"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # Store.open says what is wrong
+
+
+def open_rows(
+    source: Pack | Pool | Store,
+    tables: Sequence[str],
+    *,
+    store: Store | str | Path | None,
+    rows: str,
+    verify: Verify,
+) -> dict[str, RowSource]:
+    """A row source for every table name.
+
+    Args:
+        store: where the Store is, when the source is no Store and does not know.
+        rows: `packed` (`x` of a Pack with that layout), `direct`, `mapped` or `memory` (tables of the Store); `auto`
+            follows the layout of a Pack and maps the tables of everything else.
+
+    Raises:
+        ConfigError: `rows` is unknown, or `packed` rows are asked for where there are none.
+        InputDataError: the Store is not there, is another one, or has no such table.
+    """
+    if rows not in ROWS:
+        raise ConfigError("GS-CFG-403", f"rows is {rows!r}; it must be one of {', '.join(ROWS)}")
+    packed = source.generations[0] if isinstance(source, Pack) and source.generations[0].layout == "packed" else None
+    if rows == "packed" and packed is None:
+        raise ConfigError("GS-CFG-404", f"{source.path}: holds no packed rows", hint="Use rows='auto'.")
+    use_packed = packed if rows in ("auto", "packed") else None
+    backend = _backend(source, rows)
+    found: dict[str, RowSource] = {}
+    for name in tables:
+        if name == "x" and use_packed is not None:
+            found[name] = PackedRows(use_packed)
+        else:
+            found[name] = _table(_store_of(source, store), name, backend, verify)
+    return found
+
+
+def _backend(source: Pack | Pool | Store, rows: str) -> str:
+    if rows in ("direct", "mapped", "memory"):
+        return rows
+    return "direct" if isinstance(source, Pack) else "mapped"
+
+
+def _store_of(source: Pack | Pool | Store, store: Store | str | Path | None) -> Store:
+    return source if isinstance(source, Store) else resolve_store(source.path, store)
+
+
+def _table(store: Store, name: str, backend: str, verify: Verify) -> RowSource:
+    if name not in store.table_names:
+        have = ", ".join(store.table_names) or "none"
+        raise InputDataError(
+            "GS-IN-406",
+            f"{store.path}: has no table {name!r}; there are: {have}",
+            hint="Ingest again with features, or load batches without rows (with_x=False).",
+        )
+    table: Table = open_table(store.path, store.manifest.entry(table_path(name)), store.id, backend, verify)
+    held = {"memory": table.num_rows * table.row_bytes, "direct": _DIRECT_BYTES, "mapped": 0}[backend]
+    return TableRows(table, held)

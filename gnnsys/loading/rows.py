@@ -1,0 +1,113 @@
+"""Where the rows of a batch come from: the packed run of a generation and its RAM cache, or any table."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from gnnsys.errors import CorruptStoreError
+from gnnsys.loading.scratch import Clock, Scratch
+from gnnsys.storage import kernels
+from gnnsys.storage.generation import SLOTS, Generation
+from gnnsys.storage.tables import Table, byte_rows
+
+
+class RowSource(Protocol):
+    """Rows of whole batches; may be asked by several threads at once."""
+
+    columns: int
+    dtype_name: str
+    row_bytes: int
+    held_bytes: int
+    """What it keeps in memory for as long as it is open."""
+
+    def fill(self, k: int, ids: np.ndarray, out: np.ndarray, scratch: Scratch, clock: Clock) -> int:
+        """out (n, columns) <- the rows of `ids`, the first n nodes of batch k; returns the bytes asked from disk."""
+        ...
+
+    def planned_bytes(self, k: int, ids: np.ndarray | None) -> int:
+        """What `fill` will return; `ids` may be None when `needs_ids` is False."""
+        ...
+
+    needs_ids: bool
+
+    def worker_bytes(self, num_nodes: int) -> int:
+        """Upper bound of what one thread holds while it fills a batch of that many nodes."""
+        ...
+
+    @property
+    def checksum_bytes(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class PackedRows:
+    """Rows of a packed generation: one sequential read per batch, hot rows from memory."""
+
+    needs_ids = False
+    checksum_bytes = 0
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self.columns, self.dtype_name, self.row_bytes = generation.columns, generation.dtype, generation.row_bytes
+        self._cache = generation.load_cache()
+        self.held_bytes = self._cache.nbytes
+        batches = range(generation.pool.num_batches)
+        self._largest_run = max(generation.run_bytes(k) for k in batches)
+        self._largest_slots = max(generation.slots_bytes(k) for k in batches)
+
+    def fill(self, k: int, ids: np.ndarray, out: np.ndarray, scratch: Scratch, clock: Clock) -> int:
+        with clock.stage("read_s"):
+            slots = self._generation.slots(k, scratch.get("slots", self._largest_slots))
+            run = self._generation.read_run(k, scratch.get("run", self._largest_run))
+        if len(slots) and int(slots.max()) >= len(self._cache) + len(run):
+            # seen by its checksum too, but not when verification is off, nor on a second read
+            raise CorruptStoreError(
+                "GS-STORE-004",
+                f"{self._generation.path / SLOTS}: slots of batch {k} lie outside the cache and its run",
+                hint="Check it with gnnsys verify --deep, and make the pack again.",
+            )
+        with clock.stage("assemble_s"):
+            kernels.gather_two(self._cache, run, slots[: len(out)], byte_rows(out))
+        return self._generation.planned_bytes(k)
+
+    def planned_bytes(self, k: int, ids: np.ndarray | None) -> int:
+        return self._generation.planned_bytes(k)
+
+    def worker_bytes(self, num_nodes: int) -> int:
+        return self._largest_run + self._largest_slots
+
+    def close(self) -> None:
+        self._cache = self._cache[:0]
+
+
+class TableRows:
+    """Rows of a table of the Store."""
+
+    needs_ids = True
+
+    def __init__(self, table: Table, held_bytes: int = 0) -> None:
+        self._table = table
+        self.columns, self.dtype_name, self.row_bytes = table.columns, table.dtype_name, table.row_bytes
+        self.held_bytes = held_bytes
+
+    @property
+    def checksum_bytes(self) -> int:
+        return self._table.checksum_bytes
+
+    def fill(self, k: int, ids: np.ndarray, out: np.ndarray, scratch: Scratch, clock: Clock) -> int:
+        with clock.stage("read_s"):
+            self._table.read(ids, out=out)
+            return self._table.request_bytes(ids)
+
+    def planned_bytes(self, k: int, ids: np.ndarray | None) -> int:
+        assert ids is not None
+        return self._table.request_bytes(ids)
+
+    def worker_bytes(self, num_nodes: int) -> int:
+        # the ids ascending, their places, the runs of pages under them
+        return 48 * num_nodes
+
+    def close(self) -> None:
+        self._table.close()

@@ -1,0 +1,221 @@
+"""Where batches without rows come from: a Pool that was sampled ahead, or a Store that is sampled now.
+
+Both give the same thing, a PoolBatch, and the same batches for the same seed, so everything behind them is one path.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from gnnsys.errors import ConfigError
+from gnnsys.loading.scratch import Scratch
+from gnnsys.samplers.batches import SeedBatches, seed_batches
+from gnnsys.samplers.seeds import Order, Seeds, as_seeds
+from gnnsys.samplers.tree import TreeSampler, checked_fanouts, working_bytes
+from gnnsys.storage.blob import PoolBatch
+from gnnsys.storage.checksums import digest
+from gnnsys.storage.manifest import canonical_json
+from gnnsys.storage.pool import Pool
+from gnnsys.storage.store import Store
+
+_PROBED = 8
+
+
+class BatchSource(Protocol):
+    """Batches by (epoch, number); may be asked by several threads at once."""
+
+    id: str
+    """Equal ids give equal batches; a saved position holds it."""
+    num_batches: int
+    order: str
+    """`shuffle` or `fixed`."""
+    hops: int
+    """Hops of the batches delivered."""
+    fanouts: list[int]
+    """Of those hops, seed side first."""
+
+    def draw(self, epoch: int, k: int, scratch: Scratch) -> PoolBatch:
+        """Batch k as it is in that epoch."""
+        ...
+
+    def ids(self, epoch: int, k: int) -> np.ndarray:
+        """(n,) int64 nodes of that batch."""
+        ...
+
+    def pool_index(self, epoch: int) -> int: ...
+
+    def planned_bytes(self, k: int) -> int:
+        """Bytes that `draw` will ask from the disk; a map of the topology counts as none."""
+        ...
+
+    def is_same_every_epoch(self) -> bool: ...
+
+    def largest(self) -> tuple[int, int, int]:
+        """Upper bounds over all batches: seeds, nodes and edges."""
+        ...
+
+    def most_nodes(self) -> int:
+        """Number of the batch with the most nodes; among the first few when batches are drawn as they are asked for."""
+        ...
+
+    def worker_bytes(self) -> int:
+        """Upper bound of what one thread holds while it draws, beyond the batch itself."""
+        ...
+
+
+class PoolSource:
+    """Batches of a Pool, or their inner hops.
+
+    Args:
+        hops: how many hops to deliver; all when None.
+        labels: also read labels and pairs.
+        verify: as in `Pool.read`.
+    """
+
+    def __init__(self, pool: Pool, *, hops: int | None, labels: bool, verify: str) -> None:
+        self._pool = pool
+        self.hops = checked_hops(hops, pool.hops)
+        self.fanouts = pool.fanouts[: self.hops]
+        self._labels, self._verify = labels, verify
+        self.id = pool.id
+        self.num_batches = pool.num_batches
+        self.order = pool.order
+        self._largest_blob = max(self.planned_bytes(k) for k in range(pool.num_batches))
+
+    def draw(self, epoch: int, k: int, scratch: Scratch) -> PoolBatch:
+        buffer = scratch.get("blob", self._largest_blob)
+        return self._pool.read(k, self.hops, self._labels, buffer, verify=self._verify)
+
+    def ids(self, epoch: int, k: int) -> np.ndarray:
+        return self._pool.ids(k, verify=self._verify)[: self._pool.num_nodes[k, self.hops]]
+
+    def pool_index(self, epoch: int) -> int:
+        return self._pool.pool_index
+
+    def planned_bytes(self, k: int) -> int:
+        return self._pool.blob_bytes(k, self.hops, self._labels)
+
+    def is_same_every_epoch(self) -> bool:
+        return True
+
+    def largest(self) -> tuple[int, int, int]:
+        nodes, edges = self._pool.num_nodes, self._pool.num_edges[:, : self.hops].sum(axis=1)
+        return int(nodes[:, 0].max()), int(nodes[:, self.hops].max()), int(edges.max(initial=0))
+
+    def most_nodes(self) -> int:
+        return int(np.argmax(self._pool.num_nodes[:, self.hops]))
+
+    def worker_bytes(self) -> int:
+        _, nodes, edges = self.largest()
+        # the blob, and the arrays decoded from it before they are copied into tensors
+        return self._largest_blob + 24 * nodes + 8 * edges
+
+
+class StoreSource:
+    """Batches sampled when they are asked for, the same as a Pool sampled with the same arguments would hold.
+
+    Args:
+        seeds: name of a split, node ids, or Seeds.
+        hops: deliver (and sample) the inner hops only.
+        labels: attach labels of the seeds.
+        resample: sample every epoch anew (pool index = epoch), else every epoch repeats pool index 0.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        seeds: Any,
+        fanouts: Sequence[int],
+        batch_size: int,
+        order: Order | None,
+        seed: int,
+        resample: bool,
+        hops: int | None,
+        labels: bool,
+    ) -> None:
+        self._store = store
+        self._seeds = _ordered(as_seeds(store, seeds), order)
+        self._batch_size, self._seed, self._resample = batch_size, seed, resample
+        fanouts = checked_fanouts(fanouts)
+        self.hops = checked_hops(hops, len(fanouts))
+        self._fanouts = self.fanouts = fanouts[: self.hops]
+        self._labels = store.labels() if labels else None
+        self.order: str = self._seeds.order
+        self.num_batches = len(seed_batches(self._seeds, batch_size, seed))
+        self.id = self._identity(fanouts)
+        self._lock = threading.Lock()
+        self._pass: tuple[int, SeedBatches, TreeSampler] | None = None
+
+    def draw(self, epoch: int, k: int, scratch: Scratch) -> PoolBatch:
+        batches, sampler = self._of_pass(self.pool_index(epoch))
+        return sampler.sample(batches[k])
+
+    def ids(self, epoch: int, k: int) -> np.ndarray:
+        return self.draw(epoch, k, Scratch()).ids
+
+    def pool_index(self, epoch: int) -> int:
+        return epoch if self._resample else 0
+
+    def planned_bytes(self, k: int) -> int:
+        return 0
+
+    def is_same_every_epoch(self) -> bool:
+        return not self._resample
+
+    def largest(self) -> tuple[int, int, int]:
+        """Every fanout taken in full by nodes that are all distinct; never more than the graph has."""
+        pairs = self._seeds.pairs is not None
+        ring = min(self._batch_size, len(self._seeds)) * (2 + self._seeds.negatives if pairs else 1)
+        seeds = nodes = min(ring, self._store.num_nodes)
+        edges = 0
+        for fanout in self._fanouts:
+            drawn = min(ring * (self._store.max_degree if fanout < 0 else fanout), self._store.num_edges)
+            ring = min(drawn, self._store.num_nodes - nodes)
+            nodes, edges = nodes + ring, min(edges + drawn, self._store.num_edges)
+        return seeds, nodes, edges
+
+    def most_nodes(self) -> int:
+        return int(np.argmax([len(self.ids(0, k)) for k in range(min(_PROBED, self.num_batches))]))
+
+    def worker_bytes(self) -> int:
+        _, nodes, edges = self.largest()
+        return working_bytes(nodes, edges)
+
+    def _of_pass(self, pool_index: int) -> tuple[SeedBatches, TreeSampler]:
+        """Order of the seeds and sampler of one pass; the last one is kept."""
+        with self._lock:
+            if self._pass is None or self._pass[0] != pool_index:
+                batches = seed_batches(self._seeds, self._batch_size, self._seed, pool_index)
+                # Without a budget: `worker_bytes` bounds every draw, and who gives the memory has counted it.
+                sampler = TreeSampler(
+                    self._store.graph, self._fanouts, seed=self._seed, pool_index=pool_index, labels=self._labels
+                )
+                self._pass = (pool_index, batches, sampler)
+            return self._pass[1:]
+
+    def _identity(self, fanouts: list[int]) -> str:
+        parts = [self._store.id, self._seeds.digest, self._seeds.options, self._seeds.order]
+        return digest(canonical_json([*parts, fanouts, self._batch_size, self._seed, self._resample]))
+
+
+def checked_hops(hops: int | None, available: int) -> int:
+    """How many hops to deliver.
+
+    Raises:
+        ConfigError: more than there are, or negative.
+    """
+    if hops is None:
+        return available
+    if not 0 <= hops <= available:
+        raise ConfigError("GS-CFG-401", f"hops is {hops}; the batches have {available}")
+    return hops
+
+
+def _ordered(seeds: Seeds, order: Order | None) -> Seeds:
+    return seeds if order is None else replace(seeds, order=order)

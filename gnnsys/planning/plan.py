@@ -1,0 +1,166 @@
+"""Plan a pool exactly, or a Store from a sample of its batches: price every layout and choose one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gnnsys.budget import DEFAULT_MEMORY, Budget
+from gnnsys.errors import MemoryBudgetError
+from gnnsys.planning import cost
+from gnnsys.planning.access import Access, Cached, access_counts, counting_memory, hottest_rows, packed_counts
+from gnnsys.planning.calibrate import Speeds, speeds_of
+from gnnsys.planning.choice import Plan, Request, choose
+from gnnsys.planning.cost import Workload
+from gnnsys.planning.estimated import sample_batches
+from gnnsys.progress import Progress, silent
+from gnnsys.samplers.seeds import Seeds
+from gnnsys.storage.hint import resolve_store
+from gnnsys.storage.packing import packing_memory
+from gnnsys.storage.pool import Pool
+from gnnsys.storage.store import Store
+from gnnsys.storage.threads import default_workers
+from gnnsys.units import format_size
+
+__all__ = ["Plan", "estimate", "plan", "planned"]
+
+
+def plan(
+    pool: Pool,
+    store: Store | str | Path | None = None,
+    *,
+    memory: int | str = DEFAULT_MEMORY,
+    device_memory: int | str = 0,
+    disk: int | str | None = None,
+    epochs: int = 10,
+    layout: str = "auto",
+    workers: int | None = None,
+    speeds: Speeds | None = None,
+    progress: Progress = silent,
+) -> Plan:
+    """Price every layout of `pool` exactly, in two passes over its ids, and choose one.
+
+    Args:
+        pool: the batches.
+        store: the Store they were sampled from, or where it is; the pool's hint when None.
+        memory: `--memory` of packing and of training.
+        device_memory: 0; a cache on the device is not there yet.
+        disk: bytes the pack may take; not limited when None.
+        epochs: how many you plan to train; `auto` takes the layout that ends them first.
+        layout: `packed`, `direct` or `auto`.
+        speeds: of the disk; remembered or measured when None.
+
+    Raises:
+        MemoryBudgetError, DiskSpaceError: the layout asked for (with `auto`: every layout) does not fit; both state
+            the minimum of each layout.
+        ConfigError: an option is out of range.
+        InputDataError: the Store is not there, is another one, or has no features.
+    """
+    found = resolve_store(pool.path, store)
+    request = Request.of(memory, device_memory, disk, epochs, layout)
+    return planned(pool, found, request, workers=workers, speeds=speeds, progress=progress)[0]
+
+
+def planned(
+    pool: Pool,
+    store: Store,
+    request: Request,
+    *,
+    workers: int | None = None,
+    speeds: Speeds | None = None,
+    progress: Progress = silent,
+) -> tuple[Plan, Access, Cached]:
+    """`plan`, and the counts and the cache that it was made from (`packed` only uses them)."""
+    workers = workers or default_workers()
+    num_nodes, row_bytes, largest = store.num_nodes, store.row_bytes(), int(pool.num_nodes[:, -1].max())
+    counting = counting_memory(num_nodes, largest)
+    if counting > request.memory:
+        _refuse_counting(request, counting)
+    while workers > 1 and counting_memory(num_nodes, largest, workers) > request.memory:
+        workers -= 1
+    budget = Budget(request.memory)
+    access = access_counts(pool, num_nodes, row_bytes, budget, workers, progress)
+    work = _workload(pool, store, access.pages)
+    making = max(packing_memory(num_nodes, pool.num_batches, largest, row_bytes), counting)
+    cached = hottest_rows(access, cost.cache_rows(work, request.memory, making))
+    cold = packed_counts(pool, access, cached, budget, workers, progress)
+    speeds = speeds or speeds_of(pool.path)
+    candidates = (
+        cost.packed(work, cold, cached.rows, making, speeds),
+        cost.direct(work, counting, speeds),
+    )
+    made = choose(
+        candidates,
+        work,
+        request,
+        identity={"pool_id": pool.id, "store_id": store.id, "order": pool.order},
+        requested_rows=access.num_requested,
+        sampled_batches=pool.num_batches,
+        speeds=speeds,
+    )
+    return made, access, cached
+
+
+def estimate(
+    store: Store,
+    *,
+    seeds: str | Seeds | Any = "train",
+    fanouts: list[int],
+    batch_size: int = 1024,
+    seed: int = 0,
+    memory: int | str = DEFAULT_MEMORY,
+    device_memory: int | str = 0,
+    disk: int | str | None = None,
+    epochs: int = 10,
+    layout: str = "auto",
+    speeds: Speeds | None = None,
+) -> Plan:
+    """The plan that a pool of these options would get, from 32 of its batches: sizes are scaled up, marked estimated.
+
+    What the cache will answer is judged on batches that did not choose it, which errs on the careful side. The
+    arguments and errors are those of `sample` and `plan`. With at most 32 batches nothing is estimated.
+    """
+    request = Request.of(memory, device_memory, disk, epochs, layout)
+    sampled = sample_batches(
+        store, seeds=seeds, fanouts=fanouts, batch_size=batch_size, seed=seed, memory=request.memory
+    )
+    work = sampled.work
+    largest = int(work.nodes.max())
+    counting = counting_memory(work.num_nodes, largest)
+    making = max(packing_memory(work.num_nodes, len(work.nodes), largest, work.row_bytes), counting)
+    cold, rows = sampled.cold(cost.cache_rows(work, request.memory, making))
+    speeds = speeds or speeds_of(store.path)
+    return choose(
+        (cost.packed(work, cold, rows, making, speeds), cost.direct(work, counting, speeds)),
+        work,
+        request,
+        identity={"pool_id": "", "store_id": store.id, "order": sampled.order},
+        requested_rows=sampled.requested_rows,
+        sampled_batches=sampled.num_sampled,
+        speeds=speeds,
+    )
+
+
+def _workload(pool: Pool, store: Store, pages: np.ndarray) -> Workload:
+    return Workload(
+        num_nodes=store.num_nodes,
+        row_bytes=store.row_bytes(),
+        columns=store.table_columns(),
+        id_bytes=pool.id_dtype.itemsize,
+        nodes=pool.num_nodes[:, -1],
+        edges=pool.num_edges.sum(axis=1),
+        inner_nodes=pool.num_nodes[:, max(pool.hops - 1, 0)],
+        seeds=pool.num_nodes[:, 0],
+        pool_bytes=np.array([pool.blob_bytes(k) for k in range(pool.num_batches)], dtype=np.int64),
+        pages=pages,
+    )
+
+
+def _refuse_counting(request: Request, counting: int) -> None:
+    raise MemoryBudgetError(
+        "GS-MEM-303",
+        f"counting requests needs {format_size(counting)} for any layout, --memory is {format_size(request.memory)}",
+        hint=f"Give at least --memory {format_size(counting)}.",
+    )

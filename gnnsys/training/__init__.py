@@ -1,0 +1,1 @@
+"""Training: tasks, the trainer, metrics, checkpoints and the folder that a run leaves behind."""

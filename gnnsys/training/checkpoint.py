@@ -1,0 +1,184 @@
+"""Checkpoints of a run: folders of safetensors and JSON that are complete or not there at all.
+
+    checkpoints/ckpt-000123/     model.safetensors  optimizer.safetensors  [task.safetensors]  state.json
+                                 manifest.json      format `gnnsys-ckpt`: digest and size of each file
+    checkpoints/latest           name of the newest one
+
+A checkpoint is written under `ckpt-000123.tmp-<pid>`, every file and the folder are made durable, then it is renamed,
+and only then does `latest` name it. The newest two and the one with the best weights are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gnnsys.errors import CorruptStoreError, GnnsysError
+from gnnsys.storage.checksums import digest
+from gnnsys.storage.files import atomic_write, fsync_dir, open_read, remove_temps, remove_tree
+from gnnsys.storage.manifest import NAME, FileEntry, Manifest, artefact_id, canonical_json, read_manifest
+from gnnsys.training.tensors import decode, encode
+
+FORMAT = "gnnsys-ckpt"
+VERSION = 1
+_NAME = re.compile(r"ckpt-(\d{6,})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Everything needed to go on: named tensors by group, and plain values."""
+
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    """`model`, `optimizer` and, when the task has state, `task`."""
+    state: Mapping[str, Any]
+    """JSON values: position, sums, hyper-parameters, best epoch."""
+
+    @property
+    def name(self) -> str:
+        return f"ckpt-{self.step:06d}"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: `<run>/checkpoints`; created by the first save.
+        run_digest: digest of the configuration they belong to; others are not loaded.
+    """
+
+    def __init__(self, folder: Path, run_digest: str) -> None:
+        self._folder = folder
+        self._run_digest = run_digest
+        self._newest = ""
+
+    def commit(self, checkpoint: Checkpoint, best: str = "") -> Path:
+        """Make `checkpoint` durable, point `latest` at it and delete what is no longer needed.
+
+        Args:
+            best: name of the checkpoint with the best weights, kept.
+        """
+        final = self._folder / checkpoint.name
+        temp = self._folder / f"{checkpoint.name}.tmp-{os.getpid()}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+        temp.mkdir()
+        _write(temp, checkpoint, self._run_digest)
+        remove_tree(final)
+        temp.replace(final)
+        fsync_dir(self._folder)
+        atomic_write(self._folder / "latest", checkpoint.name.encode() + b"\n")
+        self._prune(keep={checkpoint.name, self._newest, best}, step=checkpoint.step)
+        self._newest = checkpoint.name
+        return final
+
+    def load(self, name: str) -> Checkpoint:
+        """The checkpoint `name`, every byte verified.
+
+        Raises:
+            CorruptStoreError: incomplete, changed, or of another configuration.
+        """
+        folder = self._folder / name
+        manifest = _read_manifest(folder)
+        if manifest.inputs.get("config") != self._run_digest:
+            raise CorruptStoreError("GS-STORE-008", f"{folder}: belongs to another configuration than the run")
+        tensors, state = {}, None
+        for entry in manifest.files:  # one by one: bytes and tensors of all at once would be twice the memory
+            data = _read_verified(folder, entry)
+            if entry.path.endswith(".safetensors"):
+                tensors[entry.path.removesuffix(".safetensors")] = decode(data, folder / entry.path)
+            elif entry.path == "state.json":
+                state = json.loads(data)
+            del data
+        if not {"model", "optimizer"} <= tensors.keys() or state is None:
+            raise CorruptStoreError("GS-STORE-008", f"{folder}: a checkpoint has a model, an optimizer and a state")
+        found = Checkpoint(step=int(manifest.counts["step"]), tensors=tensors, state=state)
+        if found.name != name:
+            raise CorruptStoreError("GS-STORE-008", f"{folder}: holds {found.name}")
+        return found
+
+    def load_latest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest checkpoint that verifies, None when there is none; and what was wrong with newer ones.
+
+        What `latest` names comes first; a damaged one is passed over for the next older.
+        """
+        problems: list[str] = []
+        for name in self._candidates():
+            try:
+                found = self.load(name)
+            except GnnsysError as error:
+                problems.append(error.message)
+                continue
+            self._newest = name
+            return found, problems
+        return None, problems
+
+    def _candidates(self) -> list[str]:
+        latest = self._folder / "latest"
+        named = latest.read_text(errors="replace").strip() if latest.exists() else ""
+        others = sorted(self._steps(), key=lambda name: -self._steps()[name])
+        return [*([named] if _NAME.fullmatch(named) else []), *(name for name in others if name != named)]
+
+    def _steps(self) -> dict[str, int]:
+        """Step of every checkpoint folder, by name."""
+        names = [path.name for path in self._folder.glob("ckpt-*")]
+        return {name: int(match.group(1)) for name in names if (match := _NAME.fullmatch(name))}
+
+    def _prune(self, keep: set[str], step: int) -> None:
+        for name, other in self._steps().items():
+            if name not in keep and other < step:
+                remove_tree(self._folder / name)
+
+    def _remove_leftovers(self) -> None:
+        """Unfinished folders of a killed writer; the run's lock says that there is no other writer."""
+        remove_temps(self._folder)
+        for temp in self._folder.glob("ckpt-*.tmp-*"):
+            remove_tree(temp)
+
+
+def _write(folder: Path, checkpoint: Checkpoint, run_digest: str) -> None:
+    entries = []
+    files = {f"{group}.safetensors": tensors for group, tensors in checkpoint.tensors.items()}
+    for path, tensors in files.items():
+        entries.append(_write_file(folder, path, encode(tensors)))
+    entries.append(_write_file(folder, "state.json", canonical_json(checkpoint.state)))
+    inputs, parameters = {"config": run_digest}, {"step": checkpoint.step}
+    manifest = Manifest(
+        format=FORMAT,
+        version=VERSION,
+        id=artefact_id(FORMAT, VERSION, inputs, parameters),
+        inputs=inputs,
+        parameters=parameters,
+        counts={"step": checkpoint.step},
+        files=tuple(sorted(entries, key=lambda entry: entry.path)),
+    )
+    atomic_write(folder / NAME, canonical_json({**asdict(manifest), "digest": manifest.digest}) + b"\n")
+
+
+def _write_file(folder: Path, path: str, data: bytes) -> FileEntry:
+    atomic_write(folder / path, data)
+    return FileEntry(path=path, size=len(data), dtype="U8", shape=(len(data),), role="checkpoint", digest=digest(data))
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    try:
+        return read_manifest(folder, FORMAT, VERSION)
+    except GnnsysError as error:
+        raise CorruptStoreError("GS-STORE-008", f"{folder}: the checkpoint is incomplete ({error.message})") from error
+
+
+def _read_verified(folder: Path, entry: FileEntry) -> bytes:
+    path = folder / entry.path
+    fd = open_read(path, num_bytes=entry.size)
+    with os.fdopen(fd, "rb") as file:
+        data = file.read()
+    if digest(data) != entry.digest:
+        raise CorruptStoreError("GS-STORE-004", f"{path}: fails its checksum")
+    return data

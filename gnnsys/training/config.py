@@ -1,0 +1,98 @@
+"""TrainConfig: every option of a training run, checked once, with a digest of those that decide the weights."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from gnnsys.budget import DEFAULT_MEMORY
+from gnnsys.errors import ConfigError
+from gnnsys.storage.manifest import canonical_json
+from gnnsys.units import parse_size
+
+NOT_DECISIVE = ("memory", "workers", "threads", "checkpoint_steps", "rows", "prefetch")
+"""Options that may differ between two runs with equal weights. `threads` may change the last bits of a sum, so
+resuming with another number warns."""
+
+
+class TrainConfig(BaseModel):
+    """Options of one run; unknown names are refused. Make one with `parse_config`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    model: str = "sage"
+    """A registered name, or for a model of the user's own what it is called."""
+    layers: Annotated[int, Field(ge=1)] | None = None
+    """Default: one per hop of the pack or of `fanouts`, 2 without hops."""
+    hidden: Annotated[int, Field(ge=1)] = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    lr: Annotated[float, Field(gt=0)] = 0.003
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    epochs: Annotated[int, Field(ge=1)] = 10
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Evaluations without improvement on `valid` before training stops; 0 = never."""
+    metric: Literal["acc", "rocauc"] = "acc"
+    eval_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between evaluations on `valid`; the last epoch is always evaluated."""
+    fanouts: tuple[Annotated[int, Field(ge=-1)], ...] | None = None
+    """Neighbours per hop, seed side first, -1 for all. A pack has its own."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Default: the pack's, 1024 when sampling online."""
+    micro_batches: Annotated[int, Field(ge=1)] = 1
+    """Consecutive batches whose gradients make one step."""
+    memory: Annotated[int, Field(ge=1)] = DEFAULT_MEMORY
+    """Bytes that training may grow by; also accepts `2GiB`."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Loading threads; default: as many as fit, at most 2."""
+    prefetch: Annotated[int, Field(ge=1)] | None = None
+    """Batches made ahead; default: as many as fit, at most 2."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """torch threads; default: as torch chose."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps between checkpoints within an epoch; every epoch and every 5 minutes there is one anyway."""
+    rows: Literal["auto", "packed", "direct", "mapped", "memory"] = "auto"
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return parse_size(value) if isinstance(value, str) else value
+
+    def decisive(self) -> dict[str, Any]:
+        """The options that decide the weights, as JSON values."""
+        return {k: v for k, v in self.model_dump(mode="json").items() if k not in NOT_DECISIVE}
+
+
+def parse_config(values: Mapping[str, Any]) -> TrainConfig:
+    """Check options given by name; None means "not given".
+
+    Raises:
+        ConfigError: a name that does not exist (with the nearest one), or a value of the wrong type or range.
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    known = TrainConfig.model_fields
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
+            raise ConfigError("GS-CFG-002", f"unknown training option {key!r}", hint=hint)
+    try:
+        return TrainConfig(**given)
+    except ValidationError as error:
+        raise ConfigError("GS-CFG-501", "; ".join(_sentence(e) for e in error.errors())) from None
+
+
+def config_digest(decisive: Mapping[str, Any]) -> str:
+    """`sha256:<hex>` of the canonical JSON of what decides the weights."""
+    return "sha256:" + hashlib.sha256(canonical_json(dict(decisive))).hexdigest()
+
+
+def _sentence(error: Any) -> str:
+    name = str(error["loc"][0]) if error["loc"] else "option"
+    message = str(error["msg"])
+    return f"{name} is {error['input']!r}: {message[:1].lower()}{message[1:]}"

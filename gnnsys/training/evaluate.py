@@ -1,0 +1,149 @@
+"""Score a model on splits of a Store: exact outputs where that is possible, and what was done is said.
+
+Node tasks take outputs from `infer` (layer-wise, full-neighbour batches or sampled ones). Tasks with pairs get batches
+from a Loader, with all neighbours when those fit, and `task.outputs` makes of them what it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from gnnsys.batch import Batch
+from gnnsys.loading.loader import Loader
+from gnnsys.progress import Progress, silent
+from gnnsys.samplers.seeds import Seeds, as_seeds
+from gnnsys.storage.store import Store
+from gnnsys.training.inference import infer
+from gnnsys.training.outputs import device_of, evaluating
+from gnnsys.training.tasks import Task
+
+_CHUNK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a pass over some splits found."""
+
+    metrics: dict[str, dict[str, float]]
+    """Per split: value by metric name."""
+    how: str
+    """`layer-wise`, `full-neighbour` or `sampled`; the last when any split was."""
+    counts: dict[str, int]
+    """Seeds per split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """How evaluation may go about it."""
+
+    memory: int
+    """Bytes that it may take."""
+    scratch: Path
+    """A folder for temporary files."""
+    fanouts: Sequence[int]
+    """For batches, when neither layer-wise nor full-neighbour inference is possible."""
+    batch_size: int
+    seed: int = 0
+    rows: str = "mapped"
+    progress: Progress = silent
+
+
+def evaluate(model: nn.Module, task: Task, store: Store, splits: Sequence[str], plan: EvaluationPlan) -> Evaluation:
+    """Value of the task's metric on every split; the model is left in the mode it was in.
+
+    Raises:
+        ConfigError: the Store has no such split.
+        InputDataError: a split has no labelled seed.
+        MemoryBudgetError: not even one node and its neighbours fit into the plan's memory.
+    """
+    seeds = {split: as_seeds(store, task.seeds(store, split)) for split in splits}
+    counts = {split: len(found) for split, found in seeds.items()}
+    with evaluating(model):
+        if all(found.ids is not None for found in seeds.values()):
+            metrics, how = _by_nodes(model, task, store, seeds, plan)
+        else:
+            metrics, how = _by_batches(model, task, store, seeds, plan)
+    return Evaluation(metrics=metrics, how=how, counts=counts)
+
+
+def _by_nodes(
+    model: nn.Module, task: Task, store: Store, seeds: dict[str, Seeds], plan: EvaluationPlan
+) -> tuple[dict[str, dict[str, float]], str]:
+    """One inference for the nodes of all splits together."""
+    ids = {split: found.ids for split, found in seeds.items() if found.ids is not None}
+    nodes = np.unique(np.concatenate(list(ids.values())))
+    held = nodes.nbytes + sum(members.nbytes for members in ids.values())
+    inferred = infer(
+        model,
+        store,
+        nodes=nodes,
+        budget_bytes=plan.memory - held,
+        scratch=plan.scratch,
+        fanouts=plan.fanouts,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        rows=plan.rows,
+        progress=plan.progress,
+    )
+    metrics = {}
+    for split, members in ids.items():
+        task.metric.reset()
+        for batch, rows in _pseudo_batches(store, members, np.searchsorted(nodes, members)):
+            task.score(torch.from_numpy(inferred.outputs[rows]), batch)
+        metrics[split] = {task.metric.name: task.metric.compute()}
+    return metrics, inferred.how
+
+
+def _pseudo_batches(store: Store, ids: np.ndarray, rows: np.ndarray) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Batches that hold seeds and labels only, with the rows of their outputs."""
+    labels = store.labels()
+    for start in range(0, len(ids), _CHUNK_ROWS):
+        part = ids[start : start + _CHUNK_ROWS]
+        seeds = torch.from_numpy(part)
+        y = None if labels is None else torch.from_numpy(np.asarray(labels[part]))
+        degree = torch.zeros(len(part), dtype=torch.int32)
+        batch = Batch(seeds=seeds, n_id=seeds, num_nodes=(len(part),), blocks=(), degree=degree, y=y)
+        yield batch, rows[start : start + _CHUNK_ROWS]
+
+
+def _by_batches(
+    model: nn.Module, task: Task, store: Store, seeds: dict[str, Seeds], plan: EvaluationPlan
+) -> tuple[dict[str, dict[str, float]], str]:
+    device = device_of(model)
+    metrics, ways = {}, set()
+    for split, found in seeds.items():
+        loader, how = _loader(store, found, plan)
+        ways.add(how)
+        task.metric.reset()
+        with loader:
+            for batch in loader:
+                moved = batch.to(device)
+                task.score(task.outputs(model, moved), moved)
+        metrics[split] = {task.metric.name: task.metric.compute()}
+    return metrics, "sampled" if "sampled" in ways else "full-neighbour"
+
+
+def _loader(store: Store, seeds: Seeds, plan: EvaluationPlan) -> tuple[Loader, str]:
+    """Batches with all neighbours when half of the memory holds them, else sampled as in training."""
+    for how, fanouts in (("full-neighbour", [-1] * len(plan.fanouts)), ("sampled", list(plan.fanouts))):
+        loader = Loader(
+            store,
+            seeds=seeds,
+            fanouts=fanouts,
+            batch_size=plan.batch_size,
+            order="fixed",
+            seed=plan.seed,
+            rows=plan.rows,
+            prefetch=1,
+            workers=1,
+        )
+        if how == "sampled" or 2 * loader.memory_bytes() <= plan.memory:
+            return loader, how
+        loader.close()
+    raise AssertionError

@@ -1,0 +1,221 @@
+"""Jobs: turn what a caller gives - a model and a loader, or options and a folder - into one description to execute."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
+from gnnsys.loading.loader import Loader
+from gnnsys.loading.opening import open_source
+from gnnsys.models.registry import NAMES, build
+from gnnsys.samplers.seeds import as_seeds
+from gnnsys.storage.hint import resolve_store
+from gnnsys.storage.pack import Pack
+from gnnsys.storage.pool import Pool
+from gnnsys.storage.store import Store
+from gnnsys.training.config import TrainConfig
+from gnnsys.training.session import Job, choose_device
+from gnnsys.training.tasks import NodeClassification, Task
+from gnnsys.units import format_size
+
+Opened = Pack | Pool | Store
+
+
+def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | None) -> Job:
+    """Node classification by a named model, or by a class in the user's file."""
+    opened = open_source(source, "first")
+    graph = opened if isinstance(opened, Store) else resolve_store(opened.path, store)
+    config = fitted(config, opened)
+    task = NodeClassification(graph.num_classes, config.metric)
+    sizes: dict[str, Any] = {
+        "name": config.model,
+        "in_channels": graph.table_columns("x"),
+        "hidden_channels": config.hidden,
+        "num_layers": config.layers,
+        "out_channels": graph.num_classes,
+        "dropout": config.dropout,
+        "seed": config.seed,
+    }
+    return Job(
+        config=config,
+        task=task,
+        store=graph,
+        decisive=_decisive(config, opened, graph, task, sizes),
+        hints=_hints(opened),
+        make_model=lambda: build(**sizes),
+        make_loader=_loader_maker(opened, graph, task, config),
+    )
+
+
+def job_of_model(
+    model: nn.Module, source: Loader | Opened | str | Path, task: Task, config: TrainConfig, store: Any
+) -> Job:
+    """Any task and model, on a loader of the caller's or one made for a Pack, a Pool or a Store."""
+    loader = source if isinstance(source, Loader) else None
+    opened = loader.opened if loader else open_source(source, "first")  # type: ignore[arg-type]
+    graph = opened if isinstance(opened, Store) else _store_if_there(opened, store)
+    config = fitted(config.model_copy(update={"model": type(model).__qualname__}), opened, loader)
+    make_loader = _loader_maker(opened, graph, task, config) if loader is None else lambda _device: loader
+    decisive = _decisive(config, opened, graph, task, {"name": config.model, "parameters": shapes_digest(model)})
+    if loader is not None:
+        position = loader.state_dict()
+        decisive["source"] = {key: position[key] for key in position.keys() - {"epoch", "next"}}
+    return Job(
+        config=config,
+        task=task,
+        store=graph,
+        decisive=decisive,
+        hints=_hints(opened),
+        make_model=lambda: model,
+        make_loader=make_loader,
+        own_loader=loader is None,
+    )
+
+
+def fitted(config: TrainConfig, opened: Opened, loader: Loader | None = None) -> TrainConfig:
+    """`config` with layers, fanouts and batch size filled in from what will be read.
+
+    Raises:
+        ConfigError: the pool was sampled with others, or a Store needs fanouts.
+    """
+    if isinstance(opened, Store):
+        return _fitted_to_store(config, loader)
+    pool = opened.pool if isinstance(opened, Pack) else opened
+    hops = len(pool.fanouts)
+    layers = config.layers or hops
+    named = config.model in NAMES
+    if named and layers > hops:
+        raise ConfigError(
+            "GS-CFG-507",
+            f"{layers} layers need {layers} hops, {opened.path} was sampled with {hops}",
+            hint=f"Use --layers {hops}, or make another pack with more --fanouts.",
+        )
+    fanouts = pool.fanouts[:layers] if named else pool.fanouts
+    for what, asked, have in (
+        ("fanouts", config.fanouts and list(config.fanouts), list(fanouts)),
+        ("batch_size", config.batch_size, pool.batch_size),
+    ):
+        if asked and asked != have:
+            raise ConfigError(
+                "GS-CFG-508",
+                f"{what} is {asked}, {opened.path} was sampled with {have}",
+                hint="Leave it out, or make another pack.",
+            )
+    return config.model_copy(update={"layers": layers, "fanouts": tuple(fanouts), "batch_size": pool.batch_size})
+
+
+def _fitted_to_store(config: TrainConfig, loader: Loader | None) -> TrainConfig:
+    fanouts = config.fanouts
+    if loader is not None and fanouts is None:
+        fanouts = tuple(loader.fanouts)
+    if fanouts is None and config.model == "mlp":
+        fanouts = (0,) * (config.layers or 2)
+    if fanouts is None:
+        raise ConfigError(
+            "GS-CFG-509", "a Store is sampled while training: fanouts are missing", hint="E.g. --fanouts 10,5."
+        )
+    layers = config.layers or len(fanouts)
+    if config.model in NAMES and layers != len(fanouts):
+        raise ConfigError(
+            "GS-CFG-507", f"{layers} layers need {layers} fanouts, got {list(fanouts)}", hint="One fanout per layer."
+        )
+    batch_size = config.batch_size or 1024
+    return config.model_copy(update={"layers": layers, "fanouts": fanouts, "batch_size": batch_size})
+
+
+def shapes_digest(model: nn.Module) -> str:
+    """`sha256:<hex>` of the names, shapes and dtypes of a model's parameters and buffers."""
+    shapes = {name: [str(t.dtype), list(t.shape)] for name, t in model.state_dict().items()}
+    return "sha256:" + hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
+
+
+def _decisive(
+    config: TrainConfig, opened: Opened, graph: Store | None, task: Task, model: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that decides the weights. A pack counts by its pool: its layout does not change a batch."""
+    if isinstance(opened, Store):
+        assert graph is not None
+        seeds = as_seeds(graph, task.seeds(graph, "train"))
+        source = {"store": opened.id, "seeds": seeds.digest, "order": seeds.order}
+    else:
+        pool = opened.pool if isinstance(opened, Pack) else opened
+        source = {"pool": pool.id, "order": pool.order}
+    _refuse_order(task, str(source["order"]))
+    identity = task.identity() if hasattr(task, "identity") else {}
+    return {
+        "options": {k: v for k, v in config.decisive().items() if k not in _OF_MODEL and k != "device"},
+        "model": model,
+        "task": {"name": type(task).__name__, **identity},
+        "source": source,
+        "device": choose_device(config.device).type,
+    }
+
+
+_OF_MODEL = ("model", "layers", "hidden", "dropout")
+
+
+def _refuse_order(task: Task, order: str) -> None:
+    wanted = getattr(task, "order", order)
+    if wanted != order:
+        raise ConfigError(
+            "GS-CFG-512",
+            f"the task wants batches in {wanted!r} order, these come in {order!r}",
+            hint="Make the pack from seeds with that order.",
+        )
+
+
+def _hints(opened: Opened) -> dict[str, Any]:
+    return {"source_path": str(opened.path)}
+
+
+def _store_if_there(opened: Pack | Pool, store: Any) -> Store | None:
+    """The Store behind a pack; None when it is not there and was not asked for: only evaluation needs it."""
+    try:
+        return resolve_store(opened.path, store)
+    except InputDataError as error:
+        if store is not None:
+            raise
+        warnings.warn(f"training without evaluation: {error.message}", RuntimeWarning, stacklevel=2)
+        return None
+
+
+def _loader_maker(
+    opened: Opened, graph: Store | None, task: Task, config: TrainConfig
+) -> Callable[[torch.device], Loader]:
+    def make(device: torch.device) -> Loader:
+        _refuse_rows_beyond(config, opened, graph)
+        common: dict[str, Any] = {"rows": config.rows, "seed": config.seed, "device": device, "prefetch": 1}
+        if isinstance(opened, Store):
+            seeds = task.seeds(opened, "train")
+            sampling: dict[str, Any] = {"seeds": seeds, "fanouts": config.fanouts, "batch_size": config.batch_size}
+            return Loader(opened, workers=1, **sampling, **common)
+        hops = config.layers if config.model in NAMES else None
+        return Loader(opened, store=graph, hops=hops, workers=1, **common)
+
+    return make
+
+
+def _refuse_rows_beyond(config: TrainConfig, opened: Opened, graph: Store | None) -> None:
+    """Rows that a Loader keeps for good must fit before it reads them."""
+    packed = isinstance(opened, Pack) and config.rows in ("auto", "packed")
+    held = 0
+    if config.rows == "memory" and graph is not None:
+        held = graph.num_nodes * graph.row_bytes("x")
+    elif packed and isinstance(opened, Pack):
+        held = opened.generations[0].cache_rows_bytes
+    if held > config.memory:
+        raise MemoryBudgetError(
+            "GS-MEM-004",
+            f"{opened.path}: {format_size(held)} of rows are kept in memory, --memory is {format_size(config.memory)}",
+            hint="Give as much --memory as the pack was made for, or make another one."
+            if packed
+            else "Use --rows mapped or direct.",
+        )

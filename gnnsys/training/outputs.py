@@ -1,0 +1,76 @@
+"""What every way of inference shares: a model put into eval mode and back, a scratch folder, outputs in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from gnnsys.budget import Budget
+from gnnsys.storage.files import make_output_folder, map_array, remove_tree
+from gnnsys.storage.tables import MutableTable
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """`model` in eval mode and no gradients; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """An empty folder in `parent`, removed afterwards; what was mapped from it stays readable."""
+    folder = parent / "inference"
+    remove_tree(folder)
+    make_output_folder(folder)
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+
+
+class OutputFile:
+    """Rows of float32 that are written in any order and end as an array.
+
+    Args:
+        path: of the file, made here.
+        targets: (n,) ascending node ids; row i is for `targets[i]`.
+        columns: width of a row.
+    """
+
+    def __init__(self, path: Path, targets: np.ndarray, columns: int) -> None:
+        self.targets = targets
+        self.table = MutableTable.at(path, len(targets), columns)
+        self._path = path
+
+    def write(self, begin: int, rows: torch.Tensor) -> None:
+        """Rows `begin ..` from a tensor on any device."""
+        self.table.write(np.arange(begin, begin + len(rows)), rows.float().cpu().numpy())
+
+    def rows_for(self, nodes: np.ndarray, budget: Budget) -> np.ndarray:
+        """(m, columns) float32 for `nodes` (m,), each one of the targets: the file itself, mapped, when they are the
+        targets, else a copy.
+
+        Raises:
+            MemoryBudgetError: the copy does not fit.
+        """
+        if np.array_equal(nodes, self.targets):
+            return map_array(self._path, "<f4", (self.table.num_rows, self.table.columns))
+        budget.reserve(len(nodes) * (self.table.row_bytes + 8), "outputs")
+        return self.table.read(np.searchsorted(self.targets, nodes))

@@ -1,0 +1,235 @@
+"""Run: a folder with a trained model in it; `train` makes one from a model, a loader and a task."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gnnsys.budget import GrowthMeter
+from gnnsys.errors import ConfigError, InputDataError, InterruptedWorkError
+from gnnsys.loading.loader import Loader
+from gnnsys.models.registry import NAMES, build
+from gnnsys.progress import Progress, silent
+from gnnsys.storage.files import remove_tree
+from gnnsys.storage.hint import resolve_store
+from gnnsys.storage.pack import Pack
+from gnnsys.storage.pool import Pool
+from gnnsys.storage.store import Store
+from gnnsys.training.config import parse_config
+from gnnsys.training.evaluate import EvaluationPlan, evaluate
+from gnnsys.training.folder import BEST, CONFIG, FINAL, Resume, read_json, read_result
+from gnnsys.training.jobs import job_of_model, job_of_options
+from gnnsys.training.memory import OVERHEAD_BYTES, state_bytes, trim
+from gnnsys.training.session import Job, choose_device, execute, measured
+from gnnsys.training.tasks import NodeClassification, Task
+from gnnsys.training.tensors import read_weights
+from gnnsys.training.warmup import warm_up
+from gnnsys.units import parse_size
+
+Source = Loader | Pack | Pool | Store | str | Path
+
+
+def train(
+    model: nn.Module,
+    loader: Source,
+    *,
+    task: Task,
+    out: str | Path,
+    store: Store | str | Path | None = None,
+    resume: Resume = "auto",
+    stop: threading.Event | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Run:
+    """Train `model` on the batches of `loader`, with checkpoints; repeating the call continues, or does nothing.
+
+    Args:
+        model: any module that `fold` can call; holds the final weights afterwards. A resumed run replaces its weights.
+        loader: a Loader, or a Pack, a Pool or a Store to make one for (a Store needs `fanouts`).
+        task: what the loss is, e.g. `NodeClassification(47)`.
+        out: folder of the run.
+        store: for evaluation, when the pack does not know where its Store is now.
+        resume: `auto` continues what is in the folder, `never` refuses a folder with a run in it.
+        stop: set it (from a signal handler, say) to end after the step under way, with a checkpoint.
+        progress: called with ("train", epochs done, epochs in all).
+        options: those of `TrainConfig`: `epochs`, `lr`, `weight_decay`, `patience`, `micro_batches`, `memory`, `seed`,
+            `threads`, `device`, `checkpoint_steps`, `eval_every`, ...
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ConfigError: an option is unknown or does not fit; the folder holds another run.
+        MemoryBudgetError: training does not fit into `memory`.
+        InterruptedWorkError: `stop` was set; repeat the call to continue.
+    """
+    config = parse_config(options)
+    with measured(Path(out)) as meter:
+        job = job_of_model(model, loader, task, config, store)
+        return _run(job, Path(out), meter, resume, stop, progress)
+
+
+def train_from_config(
+    source: str | Path,
+    options: dict[str, Any],
+    out: str | Path,
+    *,
+    store: str | Path | None = None,
+    resume: Resume = "auto",
+    stop: threading.Event | None = None,
+    progress: Progress = silent,
+) -> Run:
+    """`gnnsys train`: node classification by a model named in `options`, on a Pack, a Pool or a Store.
+
+    Args:
+        source: folder of the Pack, Pool or Store.
+        options: those of `TrainConfig` by name; None means not given.
+        out, store, resume, stop, progress: as for `train`.
+    """
+    config = parse_config(options)
+    with measured(Path(out)) as meter:
+        job = job_of_options(source, config, store)
+        return _run(job, Path(out), meter, resume, stop, progress)
+
+
+def _run(
+    job: Job, out: Path, meter: GrowthMeter, resume: Resume, stop: threading.Event | None, progress: Progress
+) -> Run:
+    execute(job, out, meter, resume=resume, stop=stop, progress=progress)
+    run = Run(out, model=job.model or job.make_model())
+    if job.model is None:  # the run was finished before: the caller's model gets its weights all the same
+        run.load_model(best=False, model=run._model)
+    return run
+
+
+class Run:
+    """A finished run in folder `path`. Open one with `Run.open(path)`.
+
+    Attributes:
+        path: the folder.
+        config: what `config.json` says: `options`, `decisive`, `digest`, hints.
+        result: what `result.json` says, the same as `gnnsys train --json` prints.
+    """
+
+    def __init__(self, path: Path, *, model: nn.Module | None = None) -> None:
+        if not (path / CONFIG).exists():
+            raise InputDataError("GS-IN-511", f"{path}: no run there ({CONFIG} is missing)")
+        result = read_result(path)
+        if result is None:
+            raise InterruptedWorkError(
+                "GS-TRAIN-003", f"{path}: the run is not finished", hint="Repeat its train command: it continues."
+            )
+        self.path = path
+        self.config = read_json(path / CONFIG)
+        self.result: dict[str, Any] = result
+        self._model = model
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """The finished run in folder `path`.
+
+        Raises:
+            InputDataError: no run is there.
+            InterruptedWorkError: it is not finished.
+        """
+        return cls(Path(path))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, best_epoch={self.result['best_epoch']}, metrics={self.metrics})"
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Per split, at the best validation epoch."""
+        found: dict[str, dict[str, float]] = self.result["metrics"]
+        return found
+
+    def load_model(self, best: bool = True, model: nn.Module | None = None) -> nn.Module:
+        """The model with the weights of the best epoch, or of the last one, in eval mode.
+
+        Args:
+            model: of the user's own class, to be filled; code is never taken from the run's files. Not needed for
+                models with a name, nor for the run that `train` returned.
+
+        Raises:
+            ConfigError: the model is of the user's own and was not given, or has other shapes.
+            CorruptStoreError: the weights are not those that the run wrote.
+        """
+        loaded = model if model is not None else self._empty_model()
+        name = BEST if best else FINAL
+        read_weights(loaded, self.path / name, self.result["files"][name])
+        return loaded.eval()
+
+    def evaluate(
+        self,
+        split: str = "test",
+        *,
+        task: Task | None = None,
+        model: nn.Module | None = None,
+        store: Store | str | Path | None = None,
+        memory: int | str | None = None,
+        device: str = "auto",
+    ) -> dict[str, Any]:
+        """Score the best weights on a split.
+
+        Args:
+            task: needed when the run was not node classification.
+            model: needed for models of the user's own; see `load_model`.
+            store: where the Store is now, when it has moved.
+            memory: bytes that this may take; as the run had when None.
+
+        Returns:
+            `split`, `metrics`, `evaluation` (how it was done), `seeds` and `run`.
+        """
+        warm_up()
+        trim()
+        with GrowthMeter() as meter:
+            loaded = self.load_model(model=model).to(choose_device(device))
+            options = self.config["options"]
+            total = parse_size(memory) if memory is not None else int(options["memory"])
+            scratch = self.path / f".evaluate-{threading.get_native_id()}"
+            plan = EvaluationPlan(
+                memory=total - state_bytes(loaded) - OVERHEAD_BYTES,
+                scratch=scratch,
+                fanouts=options["fanouts"] or (),
+                batch_size=options["batch_size"] or 1024,
+                seed=options["seed"],
+            )
+            try:
+                found = evaluate(loaded, task or self._task(), resolve_store(self.path, store), [split], plan)
+            finally:
+                remove_tree(scratch)
+            return {
+                "run": str(self.path),
+                "split": split,
+                "metrics": found.metrics[split],
+                "evaluation": found.how,
+                "seeds": found.counts[split],
+                "peak_growth_bytes": meter.peak_growth,
+                "baseline_bytes": meter.baseline,
+            }
+
+    def _empty_model(self) -> nn.Module:
+        if self._model is not None:
+            return copy.deepcopy(self._model)
+        sizes = self.config["decisive"]["model"]
+        if sizes.get("name") not in NAMES:
+            raise ConfigError(
+                "GS-CFG-524",
+                f"{self.path}: was trained with the model {sizes.get('name')!r}, which is not one of ours",
+                hint="Pass it: run.load_model(model=Net(...)).",
+            )
+        return build(**sizes)
+
+    def _task(self) -> Task:
+        identity = self.config["decisive"]["task"]
+        if identity.get("name") != NodeClassification.__name__:
+            raise ConfigError(
+                "GS-CFG-525",
+                f"{self.path}: was trained for the task {identity.get('name')!r}",
+                hint="Pass the task: run.evaluate(split, task=...).",
+            )
+        return NodeClassification(identity["num_classes"], identity["metric"])

@@ -1,0 +1,107 @@
+"""Tasks: what the seeds are, what the loss is and how outputs are scored; the trainer knows nothing else about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gnnsys.batch import Batch
+from gnnsys.errors import ConfigError, InputDataError
+from gnnsys.models.fold import fold
+from gnnsys.samplers.seeds import Seeds
+from gnnsys.training.metrics import Metric, make_metric
+
+if TYPE_CHECKING:
+    from gnnsys.storage.store import Store
+
+
+class Task(Protocol):
+    """What a trainer asks of a task. Node labels are nothing special: `loss` and `score` see the whole batch.
+
+    Optional, used when a task has them:
+        `order`: `shuffle` or `fixed`; a loader in another order is refused.
+        `before_step(batch)`: called before the outputs of every batch; may return a batch to use instead, for
+            example with rows of mutable state added.
+        `after_step(out, batch)`: called after the backward pass of every batch with the detached outputs.
+        `state_dict()`, `load_state_dict(state)`: tensors and plain numbers by name, saved in every checkpoint.
+        `identity()`: JSON values that decide the loss; a run resumes only under equal ones.
+        `outputs(..., key=(seed, step, micro_batch))`: passed on when the parameter is there, for `fold`.
+    """
+
+    metric: Metric
+    """What `score` updates. It is reset before and computed after each pass over a split."""
+
+    def seeds(self, store: Store, split: str) -> Seeds | np.ndarray:
+        """The seeds of a split: node ids, or `Seeds` with pairs."""
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What loss and score need; for node tasks (B, C), one row per seed."""
+
+    def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        """Sum of the losses of a batch and how many there were; the trainer divides by the count of the step."""
+
+    def score(self, out: Tensor, batch: Batch) -> None:
+        """Update `metric`."""
+
+
+class NodeClassification:
+    """Cross-entropy on labelled seeds; unlabelled ones (-1) have no loss and no score.
+
+    Args:
+        num_classes: width of the model's output.
+        metric: `acc`, or `rocauc` for two classes.
+
+    Raises:
+        ConfigError: the metric is unknown, or `rocauc` with other than two classes.
+    """
+
+    order = "shuffle"
+
+    def __init__(self, num_classes: int, metric: str = "acc") -> None:
+        if num_classes < 1:
+            raise ConfigError("GS-CFG-504", f"num_classes is {num_classes}; it must be at least 1")
+        if metric == "rocauc" and num_classes != 2:
+            raise ConfigError(
+                "GS-CFG-505", f"metric rocauc is for 2 classes, there are {num_classes}", hint="Use --metric acc."
+            )
+        self.num_classes = num_classes
+        self.metric = make_metric(metric)
+
+    def identity(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes, "metric": self.metric.name}
+
+    def seeds(self, store: Store, split: str) -> Seeds:
+        """All nodes of the split.
+
+        Raises:
+            ConfigError: the Store has no such split, no labels, or more classes than the task.
+        """
+        if store.num_classes == 0:
+            raise ConfigError("GS-CFG-506", f"{store.path}: no labels to learn", hint="Ingest with labels.")
+        if store.num_classes > self.num_classes:
+            raise ConfigError(
+                "GS-CFG-506", f"{store.path} has {store.num_classes} classes, the task was made for {self.num_classes}"
+            )
+        return Seeds.nodes(store.split(split), order="shuffle", name=split)
+
+    def outputs(self, model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> Tensor:
+        return fold(model, batch, key=key)[: batch.batch_size]
+
+    def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        y = _labels(batch)
+        return cross_entropy(out, y, ignore_index=-1, reduction="sum"), int((y >= 0).sum())
+
+    def score(self, out: Tensor, batch: Batch) -> None:
+        y = _labels(batch)
+        self.metric.update(out[y >= 0], y[y >= 0])
+
+
+def _labels(batch: Batch) -> Tensor:
+    if batch.y is None:
+        raise InputDataError(
+            "GS-IN-504", f"batch {batch.index} has no labels", hint="Load with with_y=True from a Store with labels."
+        )
+    return batch.y

@@ -1,0 +1,46 @@
+"""Sizes and counts as people write them: `4GiB` to bytes and back."""
+
+from __future__ import annotations
+
+import re
+
+from gnnsys.errors import ConfigError
+
+_SCALE = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 1 << 10,
+    "MIB": 1 << 20,
+    "GIB": 1 << 30,
+    "TIB": 1 << 40,
+}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of `"512MiB"`, `"6GB"` or `4096`; binary and decimal units are kept apart.
+
+    Raises:
+        ConfigError: not a number followed by a known unit.
+    """
+    if isinstance(text, int):
+        return text
+    match = _SIZE.fullmatch(text.strip())
+    scale = _SCALE.get(match.group(2).upper()) if match else None
+    if match is None or scale is None:
+        raise ConfigError("GS-CFG-001", f"{text!r} is not a size", hint="Write it like 512MiB, 6GiB or 6GB.")
+    return int(float(match.group(1)) * scale) if "." in match.group(1) else int(match.group(1)) * scale
+
+
+def format_size(num_bytes: float) -> str:
+    """`num_bytes` in the largest binary unit that keeps at least one digit before the point."""
+    size = float(num_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,105 @@
+"""The layers that our networks are made of: SAGE, GCN and dense, each with its activation and dropout.
+
+A layer maps h (S, F) to (D, F'): one row per destination of its block, and destinations are the first D sources. A
+hidden layer ends in an activation; `last=True` leaves the plain linear output. All linear maps come after the
+aggregation, so that it may be done ahead of time (pre-aggregated packs) and works on D rows, not on S.
+
+Two class attributes tell layer-wise inference how to save; both are optional in layers of others:
+
+    reads_neighbours = False     the output of a node depends on its own row alone
+    only_aggregates = True       neighbours are reached through `aggregate` alone: no row is made per edge, and
+                                 nothing but `num_dst` is asked of the block
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gnnsys.batch import Block
+from gnnsys.models.aggregate import How, aggregate
+
+SLAB_COLUMNS = 512
+"""Wide rows without gradient are dropped out and aggregated this many columns at a time."""
+
+
+class SageLayer(nn.Module):
+    """h'_v = W_self h_v + W_neigh mean over u -> v of h_u + b, then ReLU and dropout when hidden.
+
+    Hamilton et al. 2017 (GraphSAGE), mean aggregator, without the final normalisation. Dropout comes after the
+    activation: rows as read are not dropped.
+    """
+
+    only_aggregates = True
+
+    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0, last: bool = False) -> None:
+        super().__init__()
+        self.lin_self = nn.Linear(in_channels, out_channels, bias=False)
+        self.lin_neigh = nn.Linear(in_channels, out_channels)
+        self.dropout, self.last = dropout, last
+
+    def reset_parameters(self) -> None:
+        self.lin_self.reset_parameters()
+        self.lin_neigh.reset_parameters()
+
+    def forward(self, h: Tensor, block: Block) -> Tensor:
+        out = self.lin_neigh(aggregate(block, h, "mean"))
+        out += self.lin_self(h[: block.num_dst])
+        return out if self.last else _activated(out, self.dropout, self.training)
+
+
+class GcnLayer(nn.Module):
+    """h' = A_hat dropout(h) W + b, then ReLU when hidden; A_hat as `aggregate(..., "gcn")` has it.
+
+    Kipf and Welling 2017, with their dropout on the input of every layer, their Glorot weights and zero bias.
+    """
+
+    only_aggregates = True
+
+    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0, last: bool = False) -> None:
+        super().__init__()
+        self.lin = nn.Linear(in_channels, out_channels)
+        self.dropout, self.last = dropout, last
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.lin.weight)
+        nn.init.zeros_(self.lin.bias)
+
+    def forward(self, h: Tensor, block: Block) -> Tensor:
+        out = self.lin(_aggregate_dropped(block, h, "gcn", self.dropout if self.training else 0.0))
+        return out if self.last else functional.relu(out, inplace=True)
+
+
+class DenseLayer(nn.Module):
+    """h'_v = W h_v + b, then ReLU and dropout when hidden. Reads no neighbours: only the destination rows."""
+
+    reads_neighbours = False
+
+    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0, last: bool = False) -> None:
+        super().__init__()
+        self.lin = nn.Linear(in_channels, out_channels)
+        self.dropout, self.last = dropout, last
+
+    def reset_parameters(self) -> None:
+        self.lin.reset_parameters()
+
+    def forward(self, h: Tensor, block: Block) -> Tensor:
+        out = self.lin(h[: block.num_dst])
+        return out if self.last else _activated(out, self.dropout, self.training)
+
+
+def _activated(h: Tensor, dropout: float, training: bool) -> Tensor:
+    return functional.dropout(functional.relu(h, inplace=True), dropout, training)
+
+
+def _aggregate_dropped(block: Block, h: Tensor, how: How, dropout: float) -> Tensor:
+    """`aggregate` of h after dropout. Dropout makes two copies of its input; input rows may be tens of kilobytes
+    wide and many, so they go slab by slab, which costs nothing because no backward needs the copies."""
+    if not dropout:
+        return aggregate(block, h, how)
+    if h.requires_grad:
+        return aggregate(block, functional.dropout(h, dropout), how)
+    slabs = h.split(SLAB_COLUMNS, dim=1)
+    return torch.cat([aggregate(block, functional.dropout(slab, dropout), how) for slab in slabs], dim=1)

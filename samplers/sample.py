@@ -1,0 +1,170 @@
+"""Sample a Pool: every batch of one pass over the seeds, made by threads and written in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from gnnsys.budget import DEFAULT_MEMORY, Budget
+from gnnsys.errors import ConfigError
+from gnnsys.progress import Progress, silent
+from gnnsys.samplers.batches import SeedBatches, seed_batches
+from gnnsys.samplers.seeds import Order, Seeds, SplitStore, as_seeds
+from gnnsys.samplers.tree import Topology, TreeSampler, checked_fanouts, working_bytes
+from gnnsys.storage.blob import EncodedBatch, encode, num_sections
+from gnnsys.storage.files import require_free
+from gnnsys.storage.hint import write_hint
+from gnnsys.storage.pool import FORMAT, VERSION, Pool
+from gnnsys.storage.pool_writer import PoolWriter
+from gnnsys.storage.stage import Stage
+from gnnsys.units import parse_size
+
+
+class SampledStore(SplitStore, Protocol):
+    """What sampling needs of a Store."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def id_dtype(self) -> np.dtype: ...
+    @property
+    def graph(self) -> Topology: ...
+    def labels(self) -> np.ndarray | None: ...
+
+
+def sample(
+    store: SampledStore,
+    out: str | Path,
+    *,
+    seeds: str | Seeds | Sequence[int] | np.ndarray = "train",
+    fanouts: Sequence[int],
+    batch_size: int = 1024,
+    seed: int = 0,
+    pool_index: int = 0,
+    order: Order | None = None,
+    memory: int | str = DEFAULT_MEMORY,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Pool:
+    """Sample all batches of one pass over `seeds` into folder `out`; repeating the call continues.
+
+    Args:
+        store: the graph, its splits and labels.
+        seeds: name of a split, node ids, or Seeds.
+        fanouts: neighbours per node and hop, seed side first; -1 takes all, 0 none, [] gives the seeds alone.
+        batch_size: seeds, or pairs before negatives, per batch; the last batch may be short.
+        seed, pool_index: two pools with the same numbers are equal.
+        order: `shuffle` or `fixed`; as the seeds say when None.
+        memory: bytes, or a size like `2GiB`; as many batches are in flight as fit, at most `workers` + 1.
+        workers: threads, one per core when None. The bytes written do not depend on it.
+        progress: called with ("sample", batches done, batches in all) after every batch.
+
+    Raises:
+        InputDataError: seeds are empty, repeated, or not nodes of the graph. Nothing is written.
+        ConfigError: an option is out of range, or `out` holds a pool made with others.
+        MemoryBudgetError: not even one batch fits into `memory`.
+        DiskSpaceError: the pool does not fit on the disk.
+    """
+    found = as_seeds(store, seeds)
+    found = replace(found, order=order or found.order)
+    budget = Budget(parse_size(memory))
+    budget.reserve(48 * len(found), "the order of the seeds")
+    batches = seed_batches(found, batch_size, seed, pool_index)
+    threads = num_cores() if workers is None else workers
+    if threads < 1:
+        raise ConfigError("GS-CFG-207", f"workers is {threads}; it must be at least 1")
+    parameters: dict[str, Any] = {
+        "seeds": seeds if isinstance(seeds, str) else found.digest,
+        "fanouts": checked_fanouts(fanouts),
+        "batch_size": batch_size,
+        "seed": seed,
+        "pool_index": pool_index,
+        "order": found.order,
+        "pairs": found.options,
+    }
+    with Stage(Path(out), FORMAT, VERSION, inputs={"store": store.id}, parameters=parameters) as stage:
+        if stage.finished is None:
+            hops = len(parameters["fanouts"])
+            # Index and its columns, in rows and again one by one.
+            budget.reserve(16 * len(batches) * (3 * num_sections(hops) + 2 * hops + 3), "the index of the pool")
+            sampler = TreeSampler(
+                store.graph, fanouts, seed=seed, pool_index=pool_index, labels=store.labels(), budget=budget
+            )
+            write_hint(stage.folder, store.path, store.id)
+            _fill(stage, sampler, batches, store.id_dtype, budget, threads, progress)
+    return Pool.open(out)
+
+
+def num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _fill(
+    stage: Stage,
+    sampler: TreeSampler,
+    batches: SeedBatches,
+    id_dtype: np.dtype,
+    budget: Budget,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Append every batch that the journal does not have, then commit."""
+
+    def make(k: int) -> EncodedBatch:
+        return encode(sampler.sample(batches[k]), sampler.fanouts, id_dtype)
+
+    writer = PoolWriter(stage, num_batches=len(batches), hops=len(sampler.fanouts))
+    try:
+        todo = range(writer.next_batch, len(batches))
+        progress("sample", writer.next_batch, len(batches))
+        for encoded in _in_order(make, todo, workers, budget):
+            if writer.next_batch == todo.start:
+                require_free(stage.folder, len(encoded.data) * len(todo), "the pool")
+            writer.append(encoded)
+            del encoded
+            progress("sample", writer.next_batch, len(batches))
+        writer.finish()
+    finally:
+        writer.close()
+
+
+def _in_order(make: Callable[[int], EncodedBatch], todo: range, workers: int, budget: Budget) -> Iterator[EncodedBatch]:
+    """`make` of every number, in order, by threads; as many ahead as the budget allows for the largest seen.
+
+    The first one is made alone: it tells how large batches are.
+    """
+    waiting = iter(todo)
+    flying: deque[Future[EncodedBatch]] = deque()
+    ahead = 1
+    with ThreadPoolExecutor(workers, thread_name_prefix="gnnsys-sample") as pool:
+        try:
+            while True:
+                free = max(ahead - len(flying), 0)
+                flying.extend(pool.submit(make, number) for number in islice(waiting, free))
+                if not flying:
+                    return
+                encoded = flying.popleft().result()
+                ahead = min(_fitting(encoded, budget), workers + 1)
+                yield encoded
+                del encoded  # or it would be held beside the ones in flight
+        finally:
+            for future in flying:
+                future.cancel()
+
+
+def _fitting(encoded: EncodedBatch, budget: Budget) -> int:
+    """How many batches like the largest so far, and a quarter more, fit side by side."""
+    needed = working_bytes(int(encoded.num_nodes[-1]), int(encoded.num_edges.sum())) * 5 // 4
+    budget.reserve(max(needed, budget.shares.get("a batch", 0)), "a batch")
+    return 1 + budget.left // budget.shares["a batch"]

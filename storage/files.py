@@ -1,0 +1,218 @@
+"""The only place that writes files: durable small files, preallocated large ones, exact reads and checked maps.
+
+Everything above builds on two promises: a file is never seen half-written under its final name (small files), or
+is named by a manifest only after its bytes are durable (large files).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from gnnsys.errors import CorruptStoreError, DiskSpaceError, InputDataError
+from gnnsys.units import format_size
+
+PAGE = 4096
+"""I/O alignment: sections, chunks and O_DIRECT requests start at multiples of this."""
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def round_up(num_bytes: int, to: int = PAGE) -> int:
+    """The smallest multiple of `to` that is at least `num_bytes`."""
+    return -(-num_bytes // to) * to
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn "no space left" into a DiskSpaceError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise DiskSpaceError(
+            "GS-DISK-002",
+            f"{path}: {os.strerror(error.errno or 0).lower()} while writing",
+            hint="Nothing finished is lost. Free some space and repeat the command: it continues.",
+        ) from error
+
+
+def fsync_dir(path: Path) -> None:
+    """Make names created, replaced or removed in `path` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def raw_bytes(array: np.ndarray) -> memoryview:
+    """The bytes of an array, without a copy when it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def write_all(fd: int, data: bytes | memoryview | np.ndarray, offset: int) -> None:
+    """Write every byte of `data` at `offset`, continuing after short writes."""
+    view = raw_bytes(data) if isinstance(data, np.ndarray) else memoryview(data)
+    while len(view):
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`; after a crash it holds either the old bytes or the new ones."""
+    temp = path.with_name(f".{path.name}.tmp.{os.getpid()}.{secrets.token_hex(8)}")
+    with disk_errors(path):
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                write_all(fd, data, 0)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            temp.replace(path)
+        except BaseException:
+            temp.unlink(missing_ok=True)
+            raise
+        fsync_dir(path.parent)
+
+
+def remove_temps(folder: Path) -> None:
+    """Delete temporary files that a killed writer left in `folder`. Only the holder of its lock may call this."""
+    for temp in folder.glob(".*.tmp.*.*"):
+        temp.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append one record to a log with a single write; nothing is promised about durability. A record that does not
+    fit on the disk is taken back, so that a later one does not follow half a line."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        with disk_errors(path):
+            size = os.fstat(fd).st_size
+            if os.write(fd, line) < len(line):
+                os.ftruncate(fd, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(fd)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes an ordinary user may still write on the volume of `path` (or of its nearest existing parent)."""
+    while not path.exists():
+        path = path.parent
+    stats = os.statvfs(path)
+    return stats.f_bavail * stats.f_frsize
+
+
+def require_free(path: Path, num_bytes: int, what: str) -> None:
+    """Raise DiskSpaceError when the volume of `path` has less than `num_bytes` free."""
+    free = free_bytes(path)
+    if num_bytes > free:
+        raise DiskSpaceError(
+            "GS-DISK-001",
+            f"{what} needs {format_size(num_bytes)}, {format_size(free)} are free on the volume of {path}",
+            hint="Nothing was changed. Free some space or choose another folder.",
+        )
+
+
+def open_sized(path: Path, num_bytes: int) -> int:
+    """Open `path` for random writes with `num_bytes` allocated, so that a full disk shows now and not later.
+
+    An existing file keeps its bytes. Returns a file descriptor.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        with disk_errors(path):
+            if num_bytes:
+                _allocate(fd, path, num_bytes)
+            os.ftruncate(fd, num_bytes)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _allocate(fd: int, path: Path, num_bytes: int) -> None:
+    try:
+        os.posix_fallocate(fd, 0, num_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        require_free(path.parent, num_bytes - os.fstat(fd).st_size, path.name)
+
+
+def open_read(path: Path, *, num_bytes: int | None = None, flags: int = 0) -> int:
+    """Open `path` for reading after checking that it is a regular file of `num_bytes`. Returns a descriptor."""
+    try:
+        # Without O_NONBLOCK a pipe in the place of a file would wait for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CorruptStoreError("GS-STORE-002", f"{path}: the file is missing", hint=_MEND) from None
+    found = os.fstat(fd)
+    size = found.st_size
+    if not stat.S_ISREG(found.st_mode):
+        os.close(fd)
+        raise CorruptStoreError("GS-STORE-003", f"{path}: is not a regular file", hint=_MEND)
+    if num_bytes is not None and size != num_bytes:
+        os.close(fd)
+        raise CorruptStoreError("GS-STORE-003", f"{path}: {size} bytes, its manifest says {num_bytes}", hint=_MEND)
+    return fd
+
+
+_MEND = "Delete the folder and repeat the command that made it, or copy it again."
+
+
+def read_into(fd: int, out: np.ndarray, offset: int, path: Path) -> None:
+    """Fill the contiguous array `out` from `offset`, continuing after short reads.
+
+    Raises:
+        CorruptStoreError: the file ends first.
+    """
+    view = out.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], offset + done)
+        if count == 0:
+            raise CorruptStoreError("GS-STORE-003", f"{path}: ends before byte {offset + len(view)}", hint=_MEND)
+        done += count
+
+
+def map_array(path: Path, dtype: np.dtype | str, shape: tuple[int, ...]) -> np.ndarray:
+    """Read-only map of a file that must hold exactly `shape` values of `dtype`.
+
+    The size is checked first: touching a map beyond the end of its file kills the process. Empty arrays are not
+    mapped (the kernel refuses), they are made.
+    """
+    dtype = np.dtype(dtype)
+    num_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    os.close(open_read(path, num_bytes=num_bytes))
+    if num_bytes == 0:
+        return np.empty(shape, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder and what is in it; absent is fine."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def make_output_folder(path: Path) -> None:
+    """Create `path` (and its parents) for an artefact to be written in.
+
+    Raises:
+        InputDataError: something that is not a folder is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputDataError("GS-IN-020", f"{path}: a file is in the way", hint="Choose another folder.") from None

@@ -1,0 +1,43 @@
+"""Which 4096-byte pages some rows of a file lie on: the planner counts them, the direct table reads them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gnnsys.storage import kernels
+from gnnsys.storage.files import PAGE
+
+
+def pages_touched(ids: np.ndarray, row_bytes: int, page_bytes: int = PAGE) -> int:
+    """Number of distinct pages that rows `ids` cover: (n,) integers in any order, duplicates allowed."""
+    if row_bytes == 0 or len(ids) == 0:
+        return 0
+    return int(kernels.pages_touched(_ascending(ids), row_bytes, page_bytes))
+
+
+def page_runs(
+    ids: np.ndarray, row_bytes: int, page_bytes: int = PAGE, longest: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct pages that rows `ids` cover, neighbours merged into runs of at most `longest` pages.
+
+    Returns:
+        first page (m,) int64 ascending, number of pages (m,) int64.
+    """
+    if row_bytes == 0 or len(ids) == 0:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    capacity = len(ids) + len(ids) * (row_bytes // page_bytes + 2) // longest + 1
+    first, count = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int64)
+    runs = kernels.page_runs(_ascending(ids), row_bytes, page_bytes, longest, first, count)
+    return first[:runs], count[:runs]
+
+
+def pages_of(ids: np.ndarray, row_bytes: int, page_bytes: int = PAGE) -> np.ndarray:
+    """The distinct pages themselves: (p,) int64, ascending."""
+    first, count = page_runs(ids, row_bytes, page_bytes)
+    ends = np.cumsum(count)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - count), count)
+
+
+def _ascending(ids: np.ndarray) -> np.ndarray:
+    ids = np.ascontiguousarray(ids, dtype=np.int64)
+    return ids if len(ids) < 2 or bool((ids[1:] >= ids[:-1]).all()) else np.sort(ids)

@@ -1,0 +1,230 @@
+"""Make one artefact folder in units that survive a kill: stage file, journal, commit.
+
+    folder/.lock             held by the one writer
+    folder/.work/stage.json  what is being made: id, inputs, parameters (written first)
+    folder/.work/journal     one line per finished unit: `<xxh3-64 of the JSON, hex> <JSON>\\n`
+    folder/.work/...         scratch of the units
+    folder/...               final files, growing
+    folder/manifest.json     written last: before it exists no reader accepts the folder
+
+The order that must hold: data durable, then its journal line durable, then the unit may be relied on. A torn last
+line is what a kill leaves and is cut off; a bad line before a good one is corruption.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import xxhash
+
+from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
+from gnnsys.storage.files import (
+    atomic_write,
+    disk_errors,
+    fsync_dir,
+    make_output_folder,
+    remove_temps,
+    remove_tree,
+    write_all,
+)
+from gnnsys.storage.lock import WriterLock
+from gnnsys.storage.manifest import (
+    NAME,
+    FileEntry,
+    Manifest,
+    artefact_id,
+    canonical_json,
+    read_manifest,
+    write_manifest,
+)
+
+
+class Stage:
+    """Context manager that makes `folder`; repeating it with equal inputs and parameters continues or does nothing.
+
+    Args:
+        folder: where the artefact goes; created when absent.
+        kind: format name, e.g. `gnnsys-store`.
+        version: format version written.
+        inputs: identities of what goes in (digests or ids).
+        parameters: everything that decides the bytes of the result.
+        allow: names that may be in the folder before the work begins (an artefact inside the artefact).
+
+    Attributes:
+        id: identity of the artefact, known before the work.
+        finished: the manifest when there is nothing left to do.
+        done: payload of every finished unit, by unit name, in the order they finished.
+        work: folder for scratch files, removed by `commit`.
+
+    Raises:
+        StoreBusyError: another process is making it.
+        ConfigError: the folder holds, or was begun with, other inputs or parameters.
+        InputDataError: the folder holds files that are not ours.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        version: int,
+        *,
+        inputs: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        allow: Collection[str] = (),
+    ) -> None:
+        self.folder = folder
+        self._allow = allow
+        self.id = artefact_id(kind, version, inputs, parameters)
+        self.work = folder / ".work"
+        self.finished: Manifest | None = None
+        self.done: dict[str, dict[str, Any]] = {}
+        self._kind, self._version = kind, version
+        self._inputs, self._parameters = dict(inputs), dict(parameters)
+        self._journal = -1
+        self._journal_bytes = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Stage:
+        make_output_folder(self.folder)
+        refuse_foreign(self.folder, self._allow)
+        self._stack.enter_context(WriterLock(self.folder))
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._journal >= 0:
+            os.close(self._journal)
+            self._journal = -1
+        self._stack.close()
+
+    def record(self, unit: str, **payload: Any) -> None:
+        """Note `unit` as finished. The caller has made its bytes durable before."""
+        body = canonical_json({"unit": unit, **payload})
+        line = _line_hash(body) + b" " + body + b"\n"
+        with disk_errors(self.work / "journal"):
+            write_all(self._journal, line, self._journal_bytes)
+            os.fdatasync(self._journal)
+        self._journal_bytes += len(line)
+        self.done[unit] = payload
+
+    def commit(self, *, counts: Mapping[str, Any], files: tuple[FileEntry, ...]) -> Manifest:
+        """Publish the artefact: every file durable, then the manifest, then scratch removed."""
+        for folder in {(self.folder / f.path).parent for f in files}:
+            fsync_dir(folder)
+        manifest = Manifest(
+            format=self._kind,
+            version=self._version,
+            id=self.id,
+            inputs=self._inputs,
+            parameters=self._parameters,
+            counts=dict(counts),
+            files=tuple(sorted(files, key=lambda f: f.path)),
+        )
+        write_manifest(self.folder, manifest)
+        remove_tree(self.work)
+        self.finished = manifest
+        return manifest
+
+    def _open(self) -> None:
+        for folder in (self.folder, *(p for p in self.folder.iterdir() if p.is_dir() and p.name not in self._allow)):
+            remove_temps(folder)
+        if (self.folder / NAME).exists():
+            manifest = read_manifest(self.folder, self._kind, self._version)
+            self._refuse_other(manifest.id, manifest.inputs, manifest.parameters, _FINISHED)
+            remove_tree(self.work)
+            self.finished = manifest
+            return
+        self.work.mkdir(exist_ok=True)
+        remove_temps(self.work)
+        begun = self.work / "stage.json"
+        if begun.exists():
+            self._refuse_other(*_read_stage(begun), _UNFINISHED)
+        else:
+            stage = {"id": self.id, "inputs": self._inputs, "parameters": self._parameters}
+            atomic_write(begun, canonical_json(stage))
+        self._open_journal()
+
+    def _refuse_other(self, other_id: str, inputs: Mapping[str, Any], parameters: Mapping[str, Any], hint: str) -> None:
+        if other_id == self.id:
+            return
+        changes = [*difference(inputs, self._inputs), *difference(parameters, self._parameters)]
+        raise ConfigError(
+            "GS-CFG-010",
+            f"{self.folder}: was made with other inputs or options ({'; '.join(changes) or 'another format version'})",
+            hint=hint,
+        )
+
+    def _open_journal(self) -> None:
+        path = self.work / "journal"
+        self._journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._journal_bytes = 0
+        for line, body in _good_lines(path):
+            payload = json.loads(body)
+            self.done[payload.pop("unit")] = payload
+            self._journal_bytes += len(line)
+        os.ftruncate(self._journal, self._journal_bytes)
+        fsync_dir(self.work)
+
+
+_FINISHED = "Use the same options, or another folder."
+_UNFINISHED = "Use the same options to continue, delete the unfinished folder to start over, or use another one."
+
+
+def refuse_foreign(folder: Path, allow: Collection[str] = ()) -> None:
+    """Raise InputDataError when `folder` holds files, other than those named in `allow`, that no Stage of ours made."""
+    begun = (folder / NAME).exists() or (folder / ".lock").exists()
+    if not begun and any(entry.name not in allow for entry in folder.iterdir()):
+        raise InputDataError(
+            "GS-IN-022", f"{folder}: the folder is not empty", hint="Choose a folder that is new or empty."
+        )
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two sets of options, one phrase per key: `fanouts was [10, 10], now [15, 10]`."""
+    return [
+        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _read_stage(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """(id, inputs, parameters) that the work in a folder was begun with."""
+    try:
+        stage = json.loads(path.read_bytes())
+        return str(stage["id"]), dict(stage["inputs"]), dict(stage["parameters"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptStoreError(
+            "GS-STORE-005", f"{path}: is damaged ({error})", hint="Delete the unfinished folder and repeat the command."
+        ) from None
+
+
+def _line_hash(body: bytes) -> bytes:
+    return xxhash.xxh3_64_hexdigest(body).encode()
+
+
+def _good_lines(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """The journal's lines up to the first bad one, as (line, JSON part)."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    good = [line.endswith(b"\n") and _line_hash(line[17:-1]) + b" " == line[:17] for line in lines]
+    first_bad = good.index(False) if False in good else len(good)
+    if any(good[first_bad:]):
+        raise CorruptStoreError(
+            "GS-STORE-005",
+            f"{path}: line {first_bad + 1} is damaged",
+            hint="Delete the unfinished folder and repeat the command.",
+        )
+    for line in lines[:first_bad]:
+        yield line, line[17:-1]

@@ -1,0 +1,231 @@
+"""Store: open a graph on disk (topology, tables, labels, splits) and hand out verified read-only views of it.
+
+    graph/indptr.bin  graph/indices.bin       in-edges by destination, sources ascending
+    tables/<name>.bin                         rows, `x` holds the features
+    labels/y.bin  splits/<name>.bin           classes, -1 = unlabelled; node ids of each split
+    names/bytes.bin  names/offsets.bin        the user's own ids, when they were not 0 .. N-1
+
+Opening reads only the manifest. Files are hashed against it the first time this object touches them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from gnnsys.errors import ConfigError, CorruptStoreError
+from gnnsys.storage.checksums import digest_file
+from gnnsys.storage.files import map_array, open_read
+from gnnsys.storage.manifest import FileEntry, Manifest, dtype_name, numpy_dtype, read_manifest
+from gnnsys.storage.tables import Table, open_table
+from gnnsys.storage.writer import read_array
+
+FORMAT = "gnnsys-store"
+VERSION = 1
+
+INDPTR, INDICES, LABELS = "graph/indptr.bin", "graph/indices.bin", "labels/y.bin"
+NAME_BYTES, NAME_OFFSETS = "names/bytes.bin", "names/offsets.bin"
+
+
+def table_path(name: str) -> str:
+    """Where the rows of table `name` lie inside a Store."""
+    return f"tables/{name}.bin"
+
+
+def split_path(name: str) -> str:
+    """Where the node ids of split `name` lie inside a Store."""
+    return f"splits/{name}.bin"
+
+
+def id_dtype(num_nodes: int) -> np.dtype:
+    """Type of node ids on disk: int32 below 2^31 nodes, else int64."""
+    return np.dtype(np.int32 if num_nodes < 1 << 31 else np.int64)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """In-edges by destination: the sources of node v are `indices[indptr[v] : indptr[v + 1]]`, ascending."""
+
+    indptr: np.ndarray
+    """(N + 1,) int64."""
+    indices: np.ndarray
+    """(E,) int32 or int64."""
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def num_edges(self) -> int:
+        return len(self.indices)
+
+
+class Store:
+    """A finished Store. Make one with `Store.open(path)` or `gnnsys.ingest`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._verified: set[str] = set()
+        _check_shapes(path, manifest)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Store:
+        """The Store in folder `path`; only its manifest is read.
+
+        Raises:
+            InputDataError: no finished Store is there.
+            CorruptStoreError: its manifest is damaged.
+            VersionError: a newer gnnsys wrote it.
+        """
+        path = Path(path)
+        return cls(path, read_manifest(path, FORMAT, VERSION))
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, nodes={self.num_nodes}, edges={self.num_edges}, tables={self.table_names})"
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    @cached_property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @property
+    def num_nodes(self) -> int:
+        return int(self.manifest.counts["nodes"])
+
+    @property
+    def num_edges(self) -> int:
+        return int(self.manifest.counts["edges"])
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 without labels."""
+        return int(self.manifest.counts["classes"])
+
+    @property
+    def max_degree(self) -> int:
+        """Largest in-degree."""
+        return int(self.manifest.counts["max_degree"])
+
+    @property
+    def id_dtype(self) -> np.dtype:
+        """Type of node ids on disk."""
+        return id_dtype(self.num_nodes)
+
+    @property
+    def split_names(self) -> list[str]:
+        return list(self.manifest.counts["splits"])
+
+    @property
+    def table_names(self) -> list[str]:
+        return [Path(f.path).stem for f in self.manifest.files if f.role == "table"]
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The topology, mapped; both files are hashed the first time.
+
+        Raises:
+            CorruptStoreError: they are not what the manifest says.
+        """
+        return Graph(self._map(INDPTR), self._map(INDICES))
+
+    def labels(self) -> np.ndarray | None:
+        """(N,) int64 class of every node, -1 = unlabelled, mapped; None when the Store has no labels."""
+        return self._map(LABELS) if self.manifest.has(LABELS) else None
+
+    def split(self, name: str) -> np.ndarray:
+        """(n,) int64 node ids of split `name`, ascending.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        if name not in self.split_names:
+            have = ", ".join(self.split_names) or "none"
+            raise ConfigError(
+                "GS-CFG-020",
+                f"{self.path}: no split named {name!r}; there are: {have}",
+                hint="Splits are chosen at ingest: --split given, given:K or per-class:20/30.",
+            )
+        return read_array(self.path, self.manifest.entry(split_path(name))).astype(np.int64)
+
+    def table(self, name: str = "x", backend: str = "mapped") -> Table:
+        """The rows of table `name`: `backend` is `mapped`, `direct` (O_DIRECT) or `memory`."""
+        return open_table(self.path, self._table_entry(name), self.id, backend)
+
+    def row_bytes(self, name: str = "x") -> int:
+        entry = self._table_entry(name)
+        return entry.shape[1] * numpy_dtype(entry.dtype).itemsize
+
+    def table_dtype(self, name: str = "x") -> str:
+        """safetensors name of the type of a table's values: F32, F16, BF16, U8, ..."""
+        return self._table_entry(name).dtype
+
+    def table_columns(self, name: str = "x") -> int:
+        return self._table_entry(name).shape[1]
+
+    def verify(self, deep: bool = False) -> list[str]:
+        """Problems found, one sentence each; empty when there are none. `deep` reads every byte again."""
+        from gnnsys.storage.store_checks import problems
+
+        return list(problems(self, deep))
+
+    def _table_entry(self, name: str) -> FileEntry:
+        if name not in self.table_names:
+            have = ", ".join(self.table_names) or "none"
+            raise ConfigError("GS-CFG-021", f"{self.path}: no table named {name!r}; there are: {have}")
+        return self.manifest.entry(table_path(name))
+
+    def _map(self, path: str) -> np.ndarray:
+        entry = self.manifest.entry(path)
+        full = self.path / path
+        array = map_array(full, numpy_dtype(entry.dtype), entry.shape)
+        if path not in self._verified:
+            check_digest(full, entry)
+            self._verified.add(path)
+        return array
+
+
+def check_digest(path: Path, entry: FileEntry) -> None:
+    """Hash a whole file and compare with the manifest.
+
+    Raises:
+        CorruptStoreError: missing, of another size, or changed.
+    """
+    os.close(open_read(path, num_bytes=entry.size))
+    if digest_file(path) != entry.digest:
+        raise CorruptStoreError(
+            "GS-STORE-004",
+            f"{path}: fails its checksum",
+            hint="The file changed since it was written. Ingest again, or copy it from a good Store.",
+        )
+
+
+def _check_shapes(path: Path, manifest: Manifest) -> None:
+    """The counts and the shapes of the files must tell one story before any of them sizes an array."""
+    try:
+        counts = {key: int(manifest.counts[key]) for key in ("nodes", "edges", "classes", "max_degree")}
+        expected: dict[str, tuple[int, ...]] = {INDPTR: (counts["nodes"] + 1,), INDICES: (counts["edges"],)}
+        expected |= {split_path(name): manifest.entry(split_path(name)).shape for name in manifest.counts["splits"]}
+        ids = dtype_name(id_dtype(counts["nodes"]))
+        dtypes = {INDPTR: "I64", INDICES: ids, LABELS: "I64"}
+        dtypes |= {split_path(name): ids for name in manifest.counts["splits"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptStoreError("GS-STORE-001", f"{path}: the manifest lacks {error}") from error
+    if manifest.has(LABELS):
+        expected[LABELS] = (counts["nodes"],)
+    for entry in manifest.files:
+        rows_differ = entry.role == "table" and (len(entry.shape) != 2 or entry.shape[0] != counts["nodes"])
+        if rows_differ or entry.shape != expected.get(entry.path, entry.shape):
+            raise CorruptStoreError("GS-STORE-001", f"{path}: {entry.path} has shape {entry.shape}, counts disagree")
+        if entry.dtype != dtypes.get(entry.path, entry.dtype):
+            raise CorruptStoreError("GS-STORE-001", f"{path}: {entry.path} has dtype {entry.dtype}")
+    for required in (INDPTR, INDICES):
+        if not manifest.has(required):
+            raise CorruptStoreError("GS-STORE-001", f"{path}: the manifest lists no {required}")

@@ -1,0 +1,212 @@
+"""Edge lists: the same graph from npy, csv, tsv, blanks and gz; names mapped; every bad row named."""
+
+import gzip
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gnnsys.errors import ConfigError, GnnsysError, InputDataError, MemoryBudgetError
+from gnnsys.ingestion import ingest
+from gnnsys.ingestion.text import MAX_LINE
+from gnnsys.storage.store import Store
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+Edges = Callable[[Store], list[tuple[int, int]]]
+PAIRS = np.random.default_rng(0).integers(0, 30, (120, 2))
+SORTED = sorted(map(tuple, PAIRS.tolist()), key=lambda e: (e[1], e[0]))
+
+
+def _lines(separator: str, ending: str = "\n", tail: str = "") -> str:
+    return "".join(f"{a}{separator}{b}{tail}{ending}" for a, b in PAIRS)
+
+
+def _text(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+TEXTS = {
+    "csv": _lines(","),
+    "tsv": _lines("\t"),
+    "blanks": _lines("  "),
+    "windows": _lines(", ", "\r\n"),
+    "more columns": _lines(",", tail=",0.5,word"),
+    "header": "source,target\n" + _lines(","),
+    "header of any words": "paper;cites\n" + _lines(";"),
+    "comments": "# a graph\n% of 30 nodes\n\n" + _lines(" ") + "# end",
+    "no last newline": _lines(",")[:-1],
+    "byte order mark": "\ufeff" + _lines(","),
+}
+
+
+@pytest.mark.parametrize("memory", [4000, "4GiB"])
+@pytest.mark.parametrize("kind", TEXTS)
+def test_text_of_every_kind_gives_the_same_graph(tmp_path: Path, kind: str, memory: Any, edges_of: Edges) -> None:
+    store = ingest(f"edges:{_text(tmp_path / 'e.csv', TEXTS[kind])}", tmp_path / "s", memory=memory)
+    assert edges_of(store) == SORTED
+    assert store.num_nodes == PAIRS.max() + 1
+
+
+def test_gz_is_unpacked_on_the_way(tmp_path: Path, edges_of: Edges) -> None:
+    (tmp_path / "e.csv.gz").write_bytes(gzip.compress(TEXTS["header"].encode()))
+    assert edges_of(ingest(f"edges:{tmp_path / 'e.csv.gz'}", tmp_path / "s", memory=4000)) == SORTED
+
+
+def test_a_cut_off_gz_is_named(tmp_path: Path) -> None:
+    (tmp_path / "e.csv.gz").write_bytes(gzip.compress(TEXTS["csv"].encode())[:-20])
+    with pytest.raises(InputDataError, match=r"GS-IN-108.*e\.csv\.gz"):
+        ingest(f"edges:{tmp_path / 'e.csv.gz'}", tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [PAIRS, PAIRS.T, PAIRS.astype(">i4"), np.asfortranarray(PAIRS), PAIRS.astype(np.uint8), PAIRS.T.astype("<u8")],
+    ids=["E2", "2E", "big-endian", "fortran", "u1", "u8"],
+)
+def test_npy_of_every_form_gives_the_same_graph(tmp_path: Path, array: np.ndarray, edges_of: Edges) -> None:
+    np.save(tmp_path / "e.npy", array)
+    assert edges_of(ingest(f"edges:{tmp_path / 'e.npy'}", tmp_path / "s", memory=4000)) == SORTED
+
+
+@pytest.mark.parametrize("array", [PAIRS.astype(float), PAIRS.ravel(), np.zeros((4, 3), dtype=int)])
+def test_npy_that_is_no_edge_list_is_refused(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "e.npy", array)
+    with pytest.raises(InputDataError, match=r"GS-IN-104.*expected integers \(E, 2\) or \(2, E\)"):
+        ingest(f"edges:{tmp_path / 'e.npy'}", tmp_path / "s")
+
+
+def test_an_empty_file_is_an_empty_graph(tmp_path: Path) -> None:
+    store = ingest(f"edges:{_text(tmp_path / 'e.csv', '')}", tmp_path / "s")
+    assert (store.num_nodes, store.num_edges) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "what"),
+    [
+        ("7,-4", "GS-IN-101", "edge 120: node id -4 is negative"),
+        ("x7,4", "GS-IN-103", r"e\.csv row 122 is not a row of integers: 'x7,4'"),
+        ("1.5,4", "GS-IN-103", "row 122"),
+        ("7", "GS-IN-106", r"row 122 has too few columns: '7'"),
+        ("9999999999999999999,1", "GS-IN-107", "row 122 holds a number of more than 18 digits"),
+        ("7,\0", "GS-IN-109", "row 122 holds a NUL byte"),
+        (f"{1 << 32},0", "GS-IN-102", "node id 4294967296 is outside"),
+        ("1," * MAX_LINE, "GS-IN-117", f"row 122 is longer than {MAX_LINE} bytes"),
+    ],
+)
+@pytest.mark.parametrize("memory", [4000, "4GiB"])
+def test_a_bad_row_is_named(tmp_path: Path, row: str, code: str, what: str, memory: Any) -> None:
+    path = _text(tmp_path / "e.csv", f"a,b\n{_lines(',')}{row}\n1,2\n")
+    with pytest.raises(InputDataError, match=rf"{code}: .*{what}"):
+        ingest(f"edges:{path}", tmp_path / "s", memory=memory)
+
+
+def _names_of(store: Store) -> list[str]:
+    offsets = np.fromfile(store.path / "names/offsets.bin", dtype="<i8")
+    text = (store.path / "names/bytes.bin").read_bytes()
+    return [text[a:b].decode() for a, b in itertools.pairwise(offsets)]
+
+
+def _named(pairs: Any) -> str:
+    return "".join(f"Knoten ü{a},n{b}\n" for a, b in pairs)
+
+
+@pytest.mark.parametrize("memory", [40_000, "4GiB"])
+@pytest.mark.parametrize("header", ["", "source,target\n"])
+def test_names_are_numbered_in_order_of_first_appearance(
+    tmp_path: Path, memory: Any, header: str, edges_of: Edges
+) -> None:
+    store = ingest(f"edges:{_text(tmp_path / 'e.csv', header + _named(PAIRS))}", tmp_path / "s", memory=memory)
+    names = _names_of(store)
+    assert names == list(dict.fromkeys(name for a, b in PAIRS for name in (f"Knoten ü{a}", f"n{b}")))
+    assert sorted((names[a], names[b]) for a, b in edges_of(store)) == sorted(
+        (f"Knoten ü{a}", f"n{b}") for a, b in PAIRS
+    )
+
+
+def test_names_follow_their_nodes_into_the_largest_component(tmp_path: Path) -> None:
+    path = _text(tmp_path / "e.csv", "a b\nc d\nd e\nf f\n")
+    store = ingest(f"edges:{path}", tmp_path / "s", largest_component=True)
+    assert _names_of(store) == ["c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "what"),
+    [
+        (b"a,b\nc\n", "GS-IN-106", "row 2 has too few"),
+        (b"a,b\n,d\n", "GS-IN-106", "row 2 has too few"),
+        (b"a,b\nc,\0d\n", "GS-IN-109", "row 2 holds a NUL"),
+        (b"a,b\nc,\xff\n", "GS-IN-116", "not UTF-8 at byte 6"),
+    ],
+)
+def test_a_bad_row_of_names_is_named(tmp_path: Path, text: bytes, code: str, what: str) -> None:
+    (tmp_path / "e.csv").write_bytes(text)
+    with pytest.raises(InputDataError, match=f"{code}.*{what}"):
+        ingest(f"edges:{tmp_path / 'e.csv'}", tmp_path / "s")
+
+
+def test_more_names_than_memory_holds_are_refused_with_the_numbers(tmp_path: Path) -> None:
+    path = _text(tmp_path / "e.csv", "".join(f"a{i} b{i}\n" for i in range(500)))
+    with pytest.raises(MemoryBudgetError, match=r"GS-MEM-102.*names need"):
+        ingest(f"edges:{path}", tmp_path / "s", memory=100_000)
+
+
+def test_feature_and_label_files_are_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(31, 3)), rng.integers(-1, 4, 31)
+    np.save(tmp_path / "x.npy", x)
+    np.savetxt(tmp_path / "y.csv", y, fmt="%d", header="label")
+    source = f"edges:{_text(tmp_path / 'e.csv', TEXTS['csv'])}"
+    store = ingest(source, tmp_path / "s", features=tmp_path / "x.npy", labels=tmp_path / "y.csv", memory=4000)
+    assert store.num_nodes == 31
+    assert np.array_equal(store.table().read(np.arange(31)), x)
+    assert np.array_equal(store.labels(), y)
+
+
+def test_a_node_beyond_the_feature_rows_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((29, 2)))
+    with pytest.raises(InputDataError, match=r"GS-IN-102.*node id 29 is outside \[0, 29\)"):
+        ingest(f"edges:{_text(tmp_path / 'e.csv', TEXTS['csv'])}", tmp_path / "s", features=tmp_path / "x.npy")
+
+
+def test_labels_of_another_length_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((30, 2)))
+    np.save(tmp_path / "y.npy", np.zeros(31, dtype=int))
+    source = f"edges:{_text(tmp_path / 'e.csv', TEXTS['csv'])}"
+    with pytest.raises(InputDataError, match="GS-IN-122: labels has 31 rows for 30 nodes"):
+        ingest(source, tmp_path / "s", features=tmp_path / "x.npy", labels=tmp_path / "y.npy")
+
+
+def test_features_beside_another_kind_of_source_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"GS-CFG-105.*go with edges:FILE"):
+        ingest("synthetic:powerlaw:nodes=8,edges=9", tmp_path / "s", features=tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("role", ["edges", "features", "labels"])
+def test_an_absent_file_is_named(tmp_path: Path, role: str) -> None:
+    np.save(tmp_path / "edges.npy", PAIRS)
+    paths = {name: tmp_path / f"{'gone' if name == role else name}.npy" for name in ("edges", "features", "labels")}
+    np.save(tmp_path / "features.npy", np.zeros((30, 1)))
+    with pytest.raises(InputDataError, match=r"GS-IN-100.*gone\.npy: no such file"):
+        ingest(f"edges:{paths['edges']}", tmp_path / "s", features=paths["features"], labels=paths["labels"])
+
+
+def test_random_bytes_never_end_in_anything_but_a_store_or_an_error_of_ours(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        text = rng.choice(np.frombuffer(b'0123456789,, \t\n\n-#a"\xc3', dtype=np.uint8), rng.integers(0, 60)).tobytes()
+        (tmp_path / f"{i}.csv").write_bytes(text)
+        try:
+            assert ingest(f"edges:{tmp_path / f'{i}.csv'}", tmp_path / f"s{i}").verify(deep=True) == []
+        except GnnsysError as error:
+            assert error.code.startswith("GS-IN-1")
+
+
+@pytest.mark.parametrize("row", ["0.0,1.0", "1e3 2e3", "s,d\n0.5,1.5"])
+def test_float_ids_are_not_taken_for_names(tmp_path: Path, row: str) -> None:
+    with pytest.raises(InputDataError, match=r"GS-IN-103: .*is not a row of integers"):
+        ingest(f"edges:{_text(tmp_path / 'e.csv', row)}", tmp_path / "s")

@@ -1,0 +1,160 @@
+"""Files: atomic replacement, exact reads, checked maps, and a full disk that is named."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gnnsys.errors import CorruptStoreError, DiskSpaceError, InputDataError
+from gnnsys.storage import files
+
+
+def test_atomic_write_replaces_the_whole_file(tmp_path: Path) -> None:
+    files.atomic_write(tmp_path / "a", b"a long first version")
+    files.atomic_write(tmp_path / "a", b"short")
+    assert (tmp_path / "a").read_bytes() == b"short"
+
+
+def test_a_failed_atomic_write_keeps_the_old_bytes_and_leaves_no_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.atomic_write(tmp_path / "a", b"old")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(DiskSpaceError, match="a: no space left"):
+        files.atomic_write(tmp_path / "a", b"new")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_write_all_continues_after_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
+    files.atomic_write(tmp_path / "a", b"0123456789")
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_read_into_continues_after_short_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(bytes(range(10)))
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, offset: real(fd, [views[0][:3]], offset))
+    out = np.empty(8, dtype=np.uint8)
+    fd = files.open_read(tmp_path / "a")
+    files.read_into(fd, out, 2, tmp_path / "a")
+    os.close(fd)
+    assert out.tolist() == list(range(2, 10))
+
+
+def test_reading_past_the_end_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1234")
+    fd = files.open_read(tmp_path / "a")
+    with pytest.raises(CorruptStoreError, match=r"GS-STORE-003.*a: ends before byte 8"):
+        files.read_into(fd, np.empty(8, dtype=np.uint8), 0, tmp_path / "a")
+    os.close(fd)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CorruptStoreError, match=r"GS-STORE-002.*gone: the file is missing"):
+        files.open_read(tmp_path / "gone")
+
+
+def test_a_file_of_another_size_is_not_mapped(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"123")
+    with pytest.raises(CorruptStoreError, match="3 bytes, its manifest says 4"):
+        files.map_array(tmp_path / "a", "<i4", (1,))
+
+
+def test_an_empty_array_is_mapped_too(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert files.map_array(tmp_path / "a", "<f4", (5, 0)).shape == (5, 0)
+
+
+def test_a_map_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(8))
+    with pytest.raises(ValueError, match="read-only"):
+        files.map_array(tmp_path / "a", "<i8", (1,))[0] = 1
+
+
+def test_open_sized_keeps_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    os.close(files.open_sized(tmp_path / "a", 5))
+    assert (tmp_path / "a").read_bytes() == b"abc\0\0"
+
+
+def test_open_sized_works_where_allocation_is_not_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    os.close(files.open_sized(tmp_path / "a", 100))
+    assert (tmp_path / "a").stat().st_size == 100
+
+
+def test_other_errors_of_the_disk_are_not_called_full(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="I/O"), files.disk_errors(tmp_path):
+        raise OSError(errno.EIO, "I/O error")
+
+
+def test_more_than_the_volume_holds_is_refused_before_writing(tmp_path: Path) -> None:
+    with pytest.raises(DiskSpaceError, match=r"GS-DISK-001.*a pack needs"):
+        files.require_free(tmp_path / "not" / "there" / "yet", 1 << 60, "a pack")
+
+
+def test_temporaries_of_a_killed_writer_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".a.tmp.12.abcd", "a", ".hidden"):
+        (tmp_path / name).touch()
+    files.remove_temps(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"a", ".hidden"}
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(InputDataError, match=r"GS-IN-020.*out"):
+        files.make_output_folder(tmp_path / "out")
+
+
+_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from gnnsys.errors import DiskSpaceError
+from gnnsys.storage.files import open_sized
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    open_sized(Path(sys.argv[1]), 8192)
+except DiskSpaceError as error:
+    print(error.code)
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs file size limits")
+def test_a_real_limit_on_file_size_is_a_disk_space_error(tmp_path: Path) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", _FULL_DISK, str(tmp_path / "a")], capture_output=True, text=True, check=True
+    )
+    assert child.stdout.strip() == "GS-DISK-002"
+
+
+def test_what_is_not_a_regular_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(CorruptStoreError, match=rf"GS-STORE-003.*{name}: is not a regular file"):
+            files.open_read(tmp_path / name)
+
+
+def test_a_file_system_that_cannot_allocate_is_asked_for_its_free_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_fd: int, _offset: int, _length: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(DiskSpaceError, match=r"GS-DISK-001: large needs 1024\.0 TiB"):
+        files.open_sized(tmp_path / "large", 1 << 50)
