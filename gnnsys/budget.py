@@ -7,8 +7,9 @@ after warm-up. Read-only maps are evictable and do not count.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from gnnsys.units import format_size
 
 DEFAULT_MEMORY = 4 << 30
 _M_MMAP_THRESHOLD = -3
-_FIELDS = ("RssAnon:", "RssShmem:", "VmSwap:")
+_COUNTED = ("RssAnon:", "RssShmem:", "VmSwap:")
 
 
 class Budget:
@@ -64,11 +65,46 @@ class Budget:
 
 def counted_bytes(pid: int | str = "self") -> int:
     """Anonymous + shared + swapped bytes of one process; 0 where the system does not tell."""
+    return _status_bytes(_COUNTED, pid)
+
+
+def peak_growth(work: Callable[[], object], interval_s: float = 0.001) -> int:
+    """Bytes by which this process grows at most while `work` runs, never less than it does.
+
+    A meter that samples misses peaks whenever its thread waits for a core, so the kernel's own mark of resident memory
+    is reset before and read after. That one counts pages of files too, code that runs for the first time among them.
+    Where the mark cannot be reset the samples have to do.
+    """
+    resident = _status_bytes(("VmRSS:",))
+    marked = _reset_high_water()
+    with GrowthMeter(interval_s) as meter:
+        work()
+        sampled = meter.peak_growth
+    return max(sampled, _status_bytes(("VmHWM:",)) - resident) if marked else sampled
+
+
+def _reset_high_water() -> bool:
+    """Set the kernel's mark of the most resident memory to what is resident now; says whether it could."""
+    try:
+        fd = os.open("/proc/self/clear_refs", os.O_WRONLY)
+    except OSError:
+        return False
+    try:
+        os.write(fd, b"5")
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _status_bytes(fields: tuple[str, ...], pid: int | str = "self") -> int:
+    """Sum of some lines of a process's status; 0 where the system does not tell."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(_FIELDS))
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(fields))
 
 
 def give_back_freed_blocks() -> None:

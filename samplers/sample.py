@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ from gnnsys.storage.hint import write_hint
 from gnnsys.storage.pool import FORMAT, VERSION, Pool
 from gnnsys.storage.pool_writer import PoolWriter
 from gnnsys.storage.stage import Stage
+from gnnsys.storage.threads import default_workers
 from gnnsys.units import parse_size
 
 
@@ -80,7 +80,7 @@ def sample(
     budget = Budget(parse_size(memory))
     budget.reserve(48 * len(found), "the order of the seeds")
     batches = seed_batches(found, batch_size, seed, pool_index)
-    threads = num_cores() if workers is None else workers
+    threads = default_workers() if workers is None else workers
     if threads < 1:
         raise ConfigError("GS-CFG-207", f"workers is {threads}; it must be at least 1")
     parameters: dict[str, Any] = {
@@ -103,11 +103,6 @@ def sample(
             write_hint(stage.folder, store.path, store.id)
             _fill(stage, sampler, batches, store.id_dtype, budget, threads, progress)
     return Pool.open(out)
-
-
-def num_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _fill(

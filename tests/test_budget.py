@@ -1,12 +1,13 @@
 """Shares of the memory budget, and growth as the promise words it."""
 
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from gnnsys.budget import Budget, GrowthMeter
+from gnnsys.budget import Budget, GrowthMeter, peak_growth
 from gnnsys.errors import MemoryBudgetError
 
 
@@ -38,6 +39,13 @@ def test_the_meter_keeps_the_peak_after_memory_is_given_back() -> None:
         assert meter.peak_growth >= held.nbytes * 0.9
         del held
     assert meter.peak_growth >= (64 << 20) * 0.9
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel keeps no peak to reset")
+def test_a_peak_between_two_samples_is_not_missed() -> None:
+    peak_growth(lambda: np.ones(96 << 20, dtype=np.uint8))  # an earlier, higher peak does not count
+    grown = peak_growth(lambda: np.ones(64 << 20, dtype=np.uint8), interval_s=60)
+    assert 60 << 20 <= grown <= 70 << 20
 
 
 def test_a_freed_block_goes_back_even_after_larger_ones_were_freed() -> None:

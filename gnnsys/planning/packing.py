@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -100,19 +100,19 @@ def pack(
         remove_temps(out)
         folder = out / generation_name(0)
         if isinstance(source, Store):
-            options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "order": order, "workers": workers}
-            found, pool = (
+            pool = sample(
                 source,
-                sample(
-                    source,
-                    folder / "pool",
-                    seeds=seeds,
-                    fanouts=list(fanouts or ()),
-                    memory=request.memory,
-                    progress=progress,
-                    **options,
-                ),
+                folder / "pool",
+                seeds=seeds,
+                fanouts=list(fanouts or ()),
+                batch_size=batch_size,
+                seed=seed,
+                order=order,
+                memory=request.memory,
+                workers=workers,
+                progress=progress,
             )
+            found = source
         else:
             found, pool = resolve_store(source.path, store), _adopt(source, folder / "pool")
         job = _Job(folder, pool, found, request, workers, speeds, progress)

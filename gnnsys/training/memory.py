@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from gnnsys.batch import Batch
-from gnnsys.budget import GrowthMeter
+from gnnsys.budget import peak_growth
 from gnnsys.keys import derive
 from gnnsys.models.randomness import random_from
 from gnnsys.training.tasks import Task
@@ -32,9 +32,8 @@ OVERHEAD_BYTES = 4 << 20
 EVALUATION_BYTES = 8 << 20
 """The least that evaluation is given, so that it is not refused after hours of training."""
 
-_INTERVAL_S = 0.001
 _NOISE_BYTES = 2 << 20
-"""Growth between two looks of the meter: a core touches new pages at about 2 GB/s."""
+"""What the kernel counts late: it adds up the pages of a thread in batches."""
 
 
 def run_step(model: nn.Module, task: Task, batch: Batch) -> None:
@@ -66,11 +65,9 @@ def step_growth(model: nn.Module, task: Task, batch: Batch) -> int:
 
 
 def growth_of(work: Callable[[], object]) -> int:
-    """Peak growth of this process while `work` runs, rounded up by what the meter may have missed."""
+    """Peak growth of this process while `work` runs, rounded up by what counting may have missed."""
     trim()
-    with GrowthMeter(_INTERVAL_S) as meter:
-        work()
-        return meter.peak_growth + _NOISE_BYTES
+    return peak_growth(work) + _NOISE_BYTES
 
 
 def state_bytes(model: nn.Module) -> int:

@@ -30,9 +30,7 @@ from gnnsys.training.config import TrainConfig, config_digest
 from gnnsys.training.evaluate import Evaluation, EvaluationPlan, evaluate
 from gnnsys.training.events import EventLog
 from gnnsys.training.folder import BEST, FINAL, RESULT, Resume, prepare_folder, read_result, refuse_foreign, write_json
-from gnnsys.training.memory import (
-    trim,
-)
+from gnnsys.training.memory import trim
 from gnnsys.training.shares import share_memory
 from gnnsys.training.state import TrainState
 from gnnsys.training.tasks import Task
