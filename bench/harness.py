@@ -139,16 +139,6 @@ def drop_caches() -> bool:
     return True
 
 
-def evict(path: Path) -> None:
-    """Ask the kernel to forget the pages of one file; needs no rights, and works for pages that are clean."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(fd)
-
-
 def memory_controller() -> Path | None:
     """The cgroup folder below which this process may limit the memory of children; None when there is none.
 

@@ -50,19 +50,21 @@ class DirectFile:
         self.num_bytes = os.fstat(self.fd).st_size
         self._lock = threading.Lock()
 
-    def read(self, out: np.ndarray, offset: int) -> None:
+    def read(self, out: np.ndarray, offset: int) -> int:
         """Fill page-aligned `out` from page-aligned `offset`; what lies past the end of the file is undefined.
 
-        `len(out)` must be a multiple of PAGE.
+        `len(out)` must be a multiple of PAGE. Returns the bytes that were asked for, counted request by request.
 
         Raises:
             CorruptStoreError: the file was cut since it was opened.
         """
         wanted = min(len(out), self.num_bytes - offset)
-        done = 0
+        done = asked = 0
         while done < wanted:
             stop = min(done + REQUEST_BYTES, round_up(wanted))
+            asked += stop - done
             done += self._read_some(out[done:stop], offset + done)
+        return asked
 
     def _read_some(self, out: np.ndarray, offset: int) -> int:
         try:

@@ -156,13 +156,7 @@ class Generation:
         Raises:
             CorruptStoreError: they are not what was written.
         """
-        data = aligned_buffer(self.slots_bytes(k)) if buffer is None else buffer[: self.slots_bytes(k)]
-        self._slot_file.read(data, int(self._slot_offset[k]))
-        slots = data[: 4 * int(self._num_nodes[k])].view("<u4")
-        if self._due(self._slots_good, k):
-            self._check_slots(k, slots)
-            self._slots_good[k] = True
-        return slots
+        return self._read_slots(k, buffer)[0]
 
     def run_bytes(self, k: int) -> int:
         """Bytes that `read_run(k, ..)` requests: whole pages, 0 when every row of the batch is cached."""
@@ -177,17 +171,13 @@ class Generation:
         Raises:
             CorruptStoreError: they are not what was written.
         """
-        count, num_bytes = int(self.count[k]), self.run_bytes(k)
-        data = aligned_buffer(num_bytes) if buffer is None else buffer[:num_bytes]
-        if num_bytes:
-            self._shards[int(self._shard[k])].read(data, int(self._offset[k]))
-        rows = data[: count * self.row_bytes].reshape(count, self.row_bytes)
-        if self._due(self._runs_good, k):
-            if chunk_sum(rows) != int(self._sum[k]):
-                where = f"{self._run_path(k)}: rows of batch {k} (file offset {int(self._offset[k])})"
-                raise CorruptStoreError("GS-STORE-004", f"{where} fail their checksum", hint=_MEND)
-            self._runs_good[k] = True
-        return rows
+        return self._read_run(k, buffer)[0]
+
+    def read(self, k: int, slots: np.ndarray, run: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """`slots(k, slots)`, `read_run(k, run)`, and the bytes that both asked from the disk."""
+        found_slots, asked_slots = self._read_slots(k, slots)
+        found_run, asked_run = self._read_run(k, run)
+        return found_slots, found_run, asked_slots + asked_run
 
     def planned_bytes(self, k: int) -> int:
         """Bytes that reading the slots and the run of batch k requests."""
@@ -203,6 +193,27 @@ class Generation:
             file.close()
         if "pool" in self.__dict__:
             self.pool.close()
+
+    def _read_slots(self, k: int, buffer: np.ndarray | None) -> tuple[np.ndarray, int]:
+        data = aligned_buffer(self.slots_bytes(k)) if buffer is None else buffer[: self.slots_bytes(k)]
+        asked = self._slot_file.read(data, int(self._slot_offset[k]))
+        slots = data[: 4 * int(self._num_nodes[k])].view("<u4")
+        if self._due(self._slots_good, k):
+            self._check_slots(k, slots)
+            self._slots_good[k] = True
+        return slots, asked
+
+    def _read_run(self, k: int, buffer: np.ndarray | None) -> tuple[np.ndarray, int]:
+        count, num_bytes = int(self.count[k]), self.run_bytes(k)
+        data = aligned_buffer(num_bytes) if buffer is None else buffer[:num_bytes]
+        asked = self._shards[int(self._shard[k])].read(data, int(self._offset[k])) if num_bytes else 0
+        rows = data[: count * self.row_bytes].reshape(count, self.row_bytes)
+        if self._due(self._runs_good, k):
+            if chunk_sum(rows) != int(self._sum[k]):
+                where = f"{self._run_path(k)}: rows of batch {k} (file offset {int(self._offset[k])})"
+                raise CorruptStoreError("GS-STORE-004", f"{where} fail their checksum", hint=_MEND)
+            self._runs_good[k] = True
+        return rows, asked
 
     def _open_packed(self) -> None:
         """Read the index, check that it tells one story with the sizes of the files, open them."""

@@ -14,7 +14,6 @@ from typing import Any
 
 from gnnsys.errors import CorruptStoreError
 from gnnsys.storage.generation import Generation
-from gnnsys.storage.hint import read_hint
 from gnnsys.storage.manifest import Manifest, read_manifest
 from gnnsys.storage.plan_file import StoredPlan
 from gnnsys.storage.pool import Pool
@@ -66,11 +65,6 @@ class Pack:
     def store_id(self) -> str:
         """Id of the Store that the rows come from."""
         return str(self.manifest.inputs["store"])
-
-    @property
-    def store_hint(self) -> str | None:
-        """Where that Store was when the pack was made, relative to the pack; None when unknown."""
-        return read_hint(self.path)
 
     @property
     def pool(self) -> Pool:

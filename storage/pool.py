@@ -91,10 +91,6 @@ class Pool:
         """Id of the Store that was sampled."""
         return str(self.manifest.inputs["store"])
 
-    def max_batch(self) -> int:
-        """Number of the batch with the most nodes, the first of equals."""
-        return int(np.argmax(self.num_nodes[:, -1]))
-
     def blob_bytes(self, k: int, hops: int | None = None, labels: bool = True) -> int:
         """Bytes that `read` with the same arguments requests: one contiguous run of pages."""
         start, stop = self._span(k, *self._sections(hops, labels))
@@ -129,7 +125,7 @@ class Pool:
         data = aligned_buffer(stop - start) if buffer is None else buffer[: stop - start]
         if len(data) < stop - start:
             raise ValueError(f"the buffer has {len(data)} bytes, batch {k} needs {stop - start}")
-        sections = self._fetch(k, first, last, start, data, verify)
+        sections, asked = self._fetch(k, first, last, start, data, verify)
         depth = (last - ring(0)) // 2
         try:
             return decode(
@@ -140,7 +136,7 @@ class Pool:
                 num_pairs=int(self.num_pairs[k]),
                 fanouts=self.fanouts,
                 id_dtype=self.id_dtype,
-                bytes_read=stop - start,
+                bytes_read=asked,
             )
         except CorruptStoreError as error:
             raise CorruptStoreError(error.code, f"{self._where(k)}: {error.message}", hint=MEND) from error
@@ -151,7 +147,7 @@ class Pool:
         parts = []
         for r, count in enumerate(rings):
             start, stop = self._span(k, ring(r), ring(r))
-            sections = self._fetch(k, ring(r), ring(r), start, aligned_buffer(stop - start), verify)
+            sections, _ = self._fetch(k, ring(r), ring(r), start, aligned_buffer(stop - start), verify)
             parts.append(ring_ids(sections[ring(r)], int(count), self.id_dtype))
         return np.concatenate(parts)
 
@@ -189,11 +185,13 @@ class Pool:
             raise IndexError(f"batch {k} of {self.num_batches}")
         return page_span(int(self.offset[k, first]), int(self.offset[k, last] + self.bytes[k, last]))
 
-    def _fetch(self, k: int, first: int, last: int, start: int, data: np.ndarray, verify: str) -> dict[int, np.ndarray]:
-        """Read sections first .. last into `data`, verify them, and return views by number."""
+    def _fetch(
+        self, k: int, first: int, last: int, start: int, data: np.ndarray, verify: str
+    ) -> tuple[dict[int, np.ndarray], int]:
+        """Read sections first .. last into `data` and verify them; views by number, and the bytes asked for."""
         if verify not in VERIFY:
             raise ConfigError("GS-CFG-211", f"verify is {verify!r}; it must be one of {', '.join(VERIFY)}")
-        self._files[int(self.shard[k])].read(data, start)
+        asked = self._files[int(self.shard[k])].read(data, start)
         begins = (self.offset[k, first : last + 1] - start).tolist()
         sizes = self.bytes[k, first : last + 1].tolist()
         sections = {
@@ -203,7 +201,7 @@ class Pool:
         for number, section in sections.items():
             if verify == "always" or (verify == "first" and not self._verified[k, number]):
                 self._check(k, number, section)
-        return sections
+        return sections, asked
 
     def _check(self, k: int, number: int, section: np.ndarray) -> None:
         if section_hash(section, k) != int(self.hash[k, number]):

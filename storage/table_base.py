@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,13 +60,41 @@ class Table(Protocol):
         """
         ...
 
+    def fetch(self, ids: Any, out: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+        """What `read` returns, and the bytes that it asked from the disk (through a map: the pages under the rows)."""
+        ...
+
     def request_bytes(self, ids: Any) -> int:
-        """Bytes that one `read` of these ids asks from disk, whole pages counted; 0 when it asks none."""
+        """Bytes that `fetch` of these ids will ask from the disk, whole pages counted; 0 when it asks none."""
         ...
 
     def close(self) -> None:
         """Let go of files and threads. Reading afterwards is an error."""
         ...
+
+
+class FetchedRows(ABC):
+    """The part of a Table that checks and allocates; a subclass says in `_fill` where the rows come from."""
+
+    num_rows: int
+    columns: int
+    dtype: np.dtype
+    name = "the table"
+    """What errors call it."""
+
+    def read(self, ids: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """See Table."""
+        return self.fetch(ids, out)[0]
+
+    def fetch(self, ids: Any, out: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+        """See Table."""
+        ids = checked_ids(ids, self.num_rows, self.name)
+        out = checked_out(out, (len(ids), self.columns), self.dtype)
+        return out, self._fill(ids, out) if out.nbytes else 0
+
+    @abstractmethod
+    def _fill(self, ids: np.ndarray, out: np.ndarray) -> int:
+        """out (n, columns) <- rows `ids`, both checked; returns the bytes asked from the disk."""
 
 
 def checked_ids(ids: Any, num_rows: int, what: str = "the table") -> np.ndarray:

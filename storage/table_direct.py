@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from gnnsys.storage.manifest import FileEntry
 from gnnsys.storage.pages import page_runs
 from gnnsys.storage.table_base import byte_rows
 from gnnsys.storage.table_files import STAGE_PAGES, FileTable, Verify
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,12 @@ class DirectTable(FileTable):
         threads: reads in flight. They sleep in the kernel: more of them than cores is right.
 
     The other arguments and the errors are FileTable's.
-
-    Attributes:
-        bytes_read: bytes of pages read so far, without those read to verify.
     """
 
     def __init__(
         self, folder: Path, entry: FileEntry, artefact_id: str, verify: Verify = "first", threads: int = 16
     ) -> None:
         super().__init__(folder, entry, artefact_id, verify)
-        self.bytes_read = 0
         self._file = DirectFile(self.path, self.num_bytes)
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
@@ -64,19 +62,13 @@ class DirectTable(FileTable):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (*self._made_of, self._threads)
 
-    def read(self, ids: Any, out: np.ndarray | None = None) -> np.ndarray:
-        ids, out = self._prepare(ids, out)
-        if out.nbytes == 0:
-            return out
+    def _fill(self, ids: np.ndarray, out: np.ndarray) -> int:
         blocks = self._unverified(ids)
         self._in_parts(
             np.arange(len(blocks) + 1) * (BLOCK_BYTES // PAGE), lambda a, b: self._check(blocks[a:b], self._stage())
         )
         fetch = self._plan(ids, byte_rows(out))
-        self._in_parts(fetch.pages, lambda a, b: self._fetch(fetch, a, b))
-        with self._lock:
-            self.bytes_read += int(fetch.pages[-1]) * PAGE
-        return out
+        return sum(self._in_parts(fetch.pages, lambda a, b: self._fetch(fetch, a, b)))
 
     def read_raw(self, buffer: np.ndarray, offset: int) -> None:
         self._file.read(buffer, offset)
@@ -93,42 +85,45 @@ class DirectTable(FileTable):
         first, count = page_runs(ids[places], self.row_bytes, longest=STAGE_PAGES)
         return _Fetch(ids[places], places, first, count, np.concatenate([[0], np.cumsum(count)]), out)
 
-    def _in_parts(self, weight: np.ndarray, work: Callable[[int, int], None]) -> None:
+    def _in_parts(self, weight: np.ndarray, work: Callable[[int, int], _T]) -> list[_T]:
         """`work(begin, end)` over slices of about equal weight, at once; `weight` (n + 1,) is cumulative, in pages."""
         num_parts = int(min(self._threads, -(-int(weight[-1]) // 8)))
         cuts = np.unique(np.searchsorted(weight, np.linspace(0, weight[-1], num_parts + 1)))
         parts = list(pairwise(cuts.tolist()))
         if len(parts) == 1:
-            work(*parts[0])
-            return
+            return [work(*parts[0])]
         futures = [self._executor().submit(work, *part) for part in parts]
         wait(futures)  # all of them, before an error can free the arrays they write to
-        for future in futures:
-            future.result()
+        return [future.result() for future in futures]
 
-    def _fetch(self, fetch: _Fetch, begin: int, end: int) -> None:
-        stage = self._stage()
+    def _fetch(self, fetch: _Fetch, begin: int, end: int) -> int:
+        """Read runs begin .. end and copy their rows out; returns the bytes asked for."""
+        stage, asked = self._stage(), 0
         while begin < end:
             stop = int(np.searchsorted(fetch.pages, fetch.pages[begin] + STAGE_PAGES, side="right")) - 1
             stop = min(stop, end)
-            self._read_runs(fetch, begin, stop, stage)
+            asked += self._read_runs(fetch, begin, stop, stage)
             kernels.copy_pieces(
                 fetch.ids, fetch.places, self.row_bytes, fetch.first, fetch.count, begin, stop, PAGE, stage, fetch.out
             )
             begin = stop
+        return asked
 
-    def _read_runs(self, fetch: _Fetch, begin: int, end: int, stage: np.ndarray) -> None:
-        """Runs begin .. end one after another into the stage; the kernel leaves odd cases (end of file, a refusing
-        file system, an error) to DirectFile."""
-        done = begin
+    def _read_runs(self, fetch: _Fetch, begin: int, end: int, stage: np.ndarray) -> int:
+        """Runs begin .. end one after another into the stage, returning the bytes asked for; the kernel leaves odd
+        cases (end of file, a refusing file system, an error) to DirectFile."""
+        done, asked = begin, 0
         while done < end:
             at = int(fetch.pages[done] - fetch.pages[begin]) * PAGE
-            done = kernels.read_runs(self._file.fd, fetch.first, fetch.count, done, end, PAGE, stage[at:])
+            first = done
+            done = kernels.read_runs(self._file.fd, fetch.first, fetch.count, first, end, PAGE, stage[at:])
+            asked += int(fetch.pages[done] - fetch.pages[first]) * PAGE
             if done < end:
                 at = int(fetch.pages[done] - fetch.pages[begin]) * PAGE
                 num_bytes = int(fetch.count[done]) * PAGE
-                self._file.read(stage[at : at + num_bytes], int(fetch.first[done]) * PAGE)
+                asked += self._file.read(stage[at : at + num_bytes], int(fetch.first[done]) * PAGE)
                 done += 1
+        return asked
 
     def _stage(self) -> np.ndarray:
         if not hasattr(self._local, "stage"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from gnnsys.storage.direct import aligned_buffer
 from gnnsys.storage.files import PAGE, map_array, open_read, read_into, round_up
 from gnnsys.storage.manifest import FileEntry, numpy_dtype
 from gnnsys.storage.pages import pages_of, pages_touched
-from gnnsys.storage.table_base import byte_rows, checked_ids, checked_out
+from gnnsys.storage.table_base import FetchedRows, byte_rows, checked_ids
 
 Verify = Literal["first", "always", "off"]
 """Check a block when it is first touched in this process, whenever it is touched, or never."""
@@ -29,7 +29,7 @@ STAGE_PAGES = 256
 """1 MiB per thread: one long request, or many short ones between two copies."""
 
 
-class FileTable(ABC):
+class FileTable(FetchedRows):
     """A file of rows whose blocks are verified; the subclasses fetch. Pickles as a path and reopens.
 
     Args:
@@ -45,6 +45,7 @@ class FileTable(ABC):
     def __init__(self, folder: Path, entry: FileEntry, artefact_id: str, verify: Verify = "first") -> None:
         self._made_of = (folder, entry, artefact_id, verify)
         self.path = folder / entry.path
+        self.name = str(self.path)
         self.num_rows, self.columns = entry.shape
         self.dtype, self.dtype_name = numpy_dtype(entry.dtype), entry.dtype
         self.row_bytes = self.columns * self.dtype.itemsize
@@ -57,10 +58,6 @@ class FileTable(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._made_of
-
-    @abstractmethod
-    def read(self, ids: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """See Table."""
 
     @abstractmethod
     def read_raw(self, buffer: np.ndarray, offset: int) -> None:
@@ -77,10 +74,6 @@ class FileTable(ABC):
 
     def request_bytes(self, ids: Any) -> int:
         return pages_touched(checked_ids(ids, self.num_rows, str(self.path)), self.row_bytes) * PAGE
-
-    def _prepare(self, ids: Any, out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        ids = checked_ids(ids, self.num_rows, str(self.path))
-        return ids, checked_out(out, (len(ids), self.columns), self.dtype)
 
     def _unverified(self, ids: np.ndarray) -> np.ndarray:
         """Numbers of the blocks under `ids` that must be checked before their rows are served, ascending."""
@@ -114,13 +107,12 @@ class MappedTable(FileTable):
         if isinstance(self._rows, np.memmap):
             self._rows._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
 
-    def read(self, ids: Any, out: np.ndarray | None = None) -> np.ndarray:
-        ids, out = self._prepare(ids, out)
+    def _fill(self, ids: np.ndarray, out: np.ndarray) -> int:
         blocks = self._unverified(ids)
         if len(blocks):
             self._check(blocks, aligned_buffer(STAGE_PAGES * PAGE))
         kernels.gather(byte_rows(self._rows), ids, byte_rows(out))
-        return out
+        return self.request_bytes(ids)
 
     def read_raw(self, buffer: np.ndarray, offset: int) -> None:
         fd = open_read(self.path, num_bytes=self.num_bytes)

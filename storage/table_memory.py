@@ -14,10 +14,10 @@ from gnnsys.storage.files import PAGE, open_sized
 from gnnsys.storage.manifest import dtype_name as name_of
 from gnnsys.storage.manifest import numpy_dtype
 from gnnsys.storage.pages import pages_touched
-from gnnsys.storage.table_base import Table, byte_rows, checked_ids, checked_out
+from gnnsys.storage.table_base import FetchedRows, Table, byte_rows, checked_ids, checked_out
 
 
-class MemoryTable:
+class MemoryTable(FetchedRows):
     """A table over an array that the caller keeps unchanged.
 
     Args:
@@ -36,11 +36,9 @@ class MemoryTable:
         self.dtype_name = dtype_name or name_of(self.dtype)
         self.row_bytes = self.columns * self.dtype.itemsize
 
-    def read(self, ids: Any, out: np.ndarray | None = None) -> np.ndarray:
-        ids = checked_ids(ids, self.num_rows)
-        out = checked_out(out, (len(ids), self.columns), self.dtype)
+    def _fill(self, ids: np.ndarray, out: np.ndarray) -> int:
         kernels.gather(byte_rows(self._array), ids, byte_rows(out))
-        return out
+        return 0
 
     def request_bytes(self, ids: Any) -> int:
         checked_ids(ids, self.num_rows)
@@ -50,7 +48,7 @@ class MemoryTable:
         pass
 
 
-class CachedTable:
+class CachedTable(FetchedRows):
     """`table` with some of its rows held in memory for good.
 
     Args:
@@ -73,17 +71,15 @@ class CachedTable:
     def checksum_bytes(self) -> int:
         return self._table.checksum_bytes
 
-    def read(self, ids: Any, out: np.ndarray | None = None) -> np.ndarray:
-        ids = checked_ids(ids, self.num_rows)
-        out = checked_out(out, (len(ids), self.columns), self.dtype)
+    def _fill(self, ids: np.ndarray, out: np.ndarray) -> int:
         held, place = self._find(ids)
         missing = np.flatnonzero(~held)
         # rows that are missing follow the cached ones, in the order in which they were asked for
         where = np.where(held, place, 0)
         where[missing] = len(self._rows) + np.arange(len(missing))
-        rest = self._table.read(ids[missing]) if len(missing) else self._rows[:0]
+        rest, asked = self._table.fetch(ids[missing])
         kernels.gather_two(byte_rows(self._rows), byte_rows(rest), where, byte_rows(out))
-        return out
+        return asked
 
     def request_bytes(self, ids: Any) -> int:
         ids = checked_ids(ids, self.num_rows)
@@ -100,7 +96,7 @@ class CachedTable:
         return self._ids[at] == ids, self._place[at]
 
 
-class MutableTable:
+class MutableTable(FetchedRows):
     """Rows that training rewrites (node memories, embeddings). Belongs to a Run, never to a Store or a Pack.
 
     Threads may read at once; a write must not overlap another call on the same rows.
@@ -136,11 +132,9 @@ class MutableTable:
             return cls(np.zeros((num_rows, columns), dtype=dtype), dtype_name)
         return cls(np.memmap(path, dtype=dtype, mode="r+", shape=(num_rows, columns)), dtype_name)
 
-    def read(self, ids: Any, out: np.ndarray | None = None) -> np.ndarray:
-        ids = checked_ids(ids, self.num_rows)
-        out = checked_out(out, (len(ids), self.columns), self.dtype)
+    def _fill(self, ids: np.ndarray, out: np.ndarray) -> int:
         kernels.gather(byte_rows(self._array), ids, byte_rows(out))
-        return out
+        return self.request_bytes(ids)
 
     def write(self, ids: Any, rows: np.ndarray) -> None:
         """Replace rows `ids` (n,) by `rows` (n, F) in the table's dtype; the last of equal ids wins.

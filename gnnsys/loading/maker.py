@@ -41,7 +41,7 @@ class BatchMaker:
         with clock.stage("load_s"):
             drawn = self.source.draw(epoch, k, self._scratch)
         x, row_bytes = self._fetch(k, drawn, memory, clock)
-        io = {"bytes_read": float(self.source.planned_bytes(k) + row_bytes)}
+        io = {"bytes_read": float(drawn.bytes_read + row_bytes)}
         with clock.stage("assemble_s"):
             batch = assemble(drawn, x, pool_index=self.source.pool_index(epoch), io=io)
             batch = batch.pin_memory() if self._pin else batch

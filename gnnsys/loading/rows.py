@@ -27,7 +27,7 @@ class RowSource(Protocol):
         ...
 
     def planned_bytes(self, k: int, ids: np.ndarray | None) -> int:
-        """What `fill` will return; `ids` may be None when `needs_ids` is False."""
+        """What `fill` should return; `ids` may be None when `needs_ids` is False."""
         ...
 
     needs_ids: bool
@@ -59,8 +59,8 @@ class PackedRows:
 
     def fill(self, k: int, ids: np.ndarray, out: np.ndarray, scratch: Scratch, clock: Clock) -> int:
         with clock.stage("read_s"):
-            slots = self._generation.slots(k, scratch.get("slots", self._largest_slots))
-            run = self._generation.read_run(k, scratch.get("run", self._largest_run))
+            buffers = scratch.get("slots", self._largest_slots), scratch.get("run", self._largest_run)
+            slots, run, asked = self._generation.read(k, *buffers)
         if len(slots) and int(slots.max()) >= len(self._cache) + len(run):
             # seen by its checksum too, but not when verification is off, nor on a second read
             raise CorruptStoreError(
@@ -70,7 +70,7 @@ class PackedRows:
             )
         with clock.stage("assemble_s"):
             kernels.gather_two(self._cache, run, slots[: len(out)], byte_rows(out))
-        return self._generation.planned_bytes(k)
+        return asked
 
     def planned_bytes(self, k: int, ids: np.ndarray | None) -> int:
         return self._generation.planned_bytes(k)
@@ -98,8 +98,7 @@ class TableRows:
 
     def fill(self, k: int, ids: np.ndarray, out: np.ndarray, scratch: Scratch, clock: Clock) -> int:
         with clock.stage("read_s"):
-            self._table.read(ids, out=out)
-            return self._table.request_bytes(ids)
+            return self._table.fetch(ids, out)[1]
 
     def planned_bytes(self, k: int, ids: np.ndarray | None) -> int:
         assert ids is not None

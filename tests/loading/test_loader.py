@@ -18,6 +18,7 @@ from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
 from gnnsys.loading.loader import Loader
 from gnnsys.storage.blob import PoolBatch
+from gnnsys.storage.direct import DirectFile
 from gnnsys.storage.pack import Pack
 from tests.loading.conftest import BATCH, FANOUTS, SEED, World, make_store, same, tensors
 
@@ -364,6 +365,15 @@ def test_reads_of_a_pack_are_the_bytes_that_the_process_asked_for(world: World) 
         list(loader)
         spent = asked() - before
     assert planned <= spent < planned + 4096
+
+
+def test_bytes_read_are_counted_where_the_disk_is_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = DirectFile.read
+    monkeypatch.setattr(DirectFile, "read", lambda file, out, offset: read(file, out, offset) + 4096)
+    with Loader(world.packed) as loader:
+        planned, counted = loader.planned_bytes(0), sum(b.io["bytes_read"] for b in loader)
+    blobs_slots_and_runs = 3 * len(loader)
+    assert planned < counted <= planned + 4096 * blobs_slots_and_runs
 
 
 def test_two_loaders_each_read_only_their_own_hops(world: World) -> None:

@@ -17,7 +17,7 @@ from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.storage.direct import DirectFile, aligned_buffer
 from gnnsys.storage.generation import Generation
-from gnnsys.storage.hint import resolve_store, write_hint
+from gnnsys.storage.hint import read_hint, resolve_store, write_hint
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.plan_file import plan_document, read_plan
 
@@ -220,13 +220,13 @@ def test_the_store_of_a_pool_is_found_without_being_told(made: Path, tmp_path: P
     shutil.copytree(made, tmp_path / "moved")
     assert resolve_store(tmp_path / "moved/pool").path == tmp_path / "moved/store"
     packed = gs.pack(gs.Pool.open(tmp_path / "moved/pool"), tmp_path / "again", memory="32MiB", speeds=SPEEDS)
-    assert packed.store_hint == "../moved/store"
+    assert read_hint(packed.path) == "../moved/store"
 
 
 def test_the_store_is_found_by_the_hint_after_both_moved(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path / "moved")
     pack = Pack.open(tmp_path / "moved/pack")
-    assert pack.store_hint == "../store"
+    assert read_hint(pack.path) == "../store"
     assert resolve_store(pack.path).path == tmp_path / "moved/store"
 
 

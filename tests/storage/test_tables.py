@@ -203,8 +203,7 @@ class TestDirectTable(TableContract):
         ids = np.random.default_rng(2).integers(0, len(array), 30)
         r = table.row_bytes
         pages = {p for v in ids.tolist() for p in range(v * r // PAGE, ((v + 1) * r - 1) // PAGE + 1)}
-        table.read(ids)
-        assert table.request_bytes(ids) == len(pages) * PAGE == table.bytes_read
+        assert table.request_bytes(ids) == len(pages) * PAGE == table.fetch(ids)[1]
 
     def test_blocks_are_read_for_verification_once(self, small) -> None:
         _, table = small
@@ -323,8 +322,9 @@ def test_direct_reads_agree_with_the_array_for_any_row_size(
     array = random_array("U8", num_rows, columns)
     table = DirectTable(folder, write_table(folder, array, "U8"), ID, threads=3)
     ids = (np.array(picks) * num_rows).astype(np.int64)
-    assert same_bits(table.read(ids), array[ids])
-    assert table.bytes_read == table.request_bytes(ids)
+    rows, asked = table.fetch(ids)
+    assert same_bits(rows, array[ids])
+    assert asked == table.request_bytes(ids)
     table.close()
 
 
