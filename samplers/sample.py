@@ -27,6 +27,9 @@ from gnnsys.storage.stage import Stage
 from gnnsys.storage.threads import default_workers
 from gnnsys.units import parse_size
 
+ORDER_BYTES = 48
+"""Per seed: ids, draws and places while they are put in order."""
+
 
 class SampledStore(SplitStore, Protocol):
     """What sampling needs of a Store."""
@@ -78,7 +81,7 @@ def sample(
     found = as_seeds(store, seeds)
     found = replace(found, order=order or found.order)
     budget = Budget(parse_size(memory))
-    budget.reserve(48 * len(found), "the order of the seeds")
+    budget.reserve(ORDER_BYTES * len(found), "the order of the seeds")
     batches = seed_batches(found, batch_size, seed, pool_index)
     threads = default_workers() if workers is None else workers
     if threads < 1:

@@ -7,6 +7,7 @@ everywhere.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,7 @@ def access_counts(
         for k, ids in enumerate(batches):
             counts[ids] += np.uint32(1)  # the ids of a batch are distinct
             progress("count", k + 1, pool.num_batches)
-    return Access(counts, _histogram(counts), pages)
+    return Access(counts, histogram(counts), pages)
 
 
 def hottest_rows(access: Access, rows: int) -> Cached:
@@ -125,7 +126,7 @@ def counting_memory(num_nodes: int, largest_batch: int, workers: int = 1) -> int
     return 4 * num_nodes + (workers + 1) * 40 * largest_batch
 
 
-def _batches_held(pool: Pool, budget: Budget, workers: int):  # type: ignore[no-untyped-def]
+def _batches_held(pool: Pool, budget: Budget, workers: int) -> AbstractContextManager[None]:
     return budget.holding((workers + 1) * 40 * int(pool.num_nodes[:, -1].max()), "batches being counted")
 
 
@@ -134,7 +135,8 @@ def _chunks(counts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield first, counts[first : first + _CHUNK]
 
 
-def _histogram(counts: np.ndarray) -> np.ndarray:
+def histogram(counts: np.ndarray) -> np.ndarray:
+    """(largest count + 1,) int64: how many nodes have each count."""
     found = np.zeros(int(counts.max(initial=0)) + 1, dtype=np.int64)
     for _, part in _chunks(counts):
         found += np.bincount(part, minlength=len(found))

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from gnnsys.budget import Budget
-from gnnsys.planning.access import Access, hottest_rows
+from gnnsys.planning.access import Access, histogram, hottest_rows
 from gnnsys.planning.cost import Workload
 from gnnsys.samplers.batches import seed_batches
+from gnnsys.samplers.sample import ORDER_BYTES
 from gnnsys.samplers.seeds import as_seeds
-from gnnsys.samplers.tree import TreeSampler, checked_fanouts
+from gnnsys.samplers.tree import TreeSampler, checked_fanouts, working_bytes
 from gnnsys.storage.blob import encode
 from gnnsys.storage.pages import pages_touched
 from gnnsys.storage.store import Store
@@ -28,11 +29,13 @@ class Sampled:
     Attributes:
         work: every array has K values, those of the sampled batches over and over.
         ids: of every sampled batch.
+        counts: (N,) uint32, how many of them ask for a node.
         order: `shuffle` or `fixed`.
     """
 
     work: Workload
     ids: list[np.ndarray]
+    counts: np.ndarray
     order: str
 
     @property
@@ -42,10 +45,7 @@ class Sampled:
     @property
     def requested_rows(self) -> int:
         """Distinct nodes of the sampled batches: the pool asks for at least these."""
-        seen = np.zeros(self.work.num_nodes, dtype=bool)
-        for ids in self.ids:
-            seen[ids] = True
-        return int(np.count_nonzero(seen))
+        return int(np.count_nonzero(self.counts))
 
     def cold(self, rows: int) -> tuple[np.ndarray, int]:
         """Rows of every batch outside a cache of `rows`, (K,) int64, and how many rows that cache would hold.
@@ -53,51 +53,69 @@ class Sampled:
         Exact when every batch was sampled. Else a batch is judged by the requests of the others: its own do not
         speak for it. Of equally hot nodes that fit only in part, that part counts as cached.
         """
-        counts = np.zeros(self.work.num_nodes, dtype=np.uint32)
-        for ids in self.ids:
-            counts[ids] += np.uint32(1)
-        levels = np.bincount(counts, minlength=2)
+        levels = histogram(self.counts)
         if self.num_sampled == len(self.work.nodes):
-            cached = hottest_rows(Access(counts, levels, self.work.pages), rows)
-            hits = [np.count_nonzero(cached.mask(ids, counts[ids])) for ids in self.ids]
+            cached = hottest_rows(Access(self.counts, levels, self.work.pages), rows)
+            hits = [np.count_nonzero(cached.mask(ids, self.counts[ids])) for ids in self.ids]
             return np.array([len(ids) - hit for ids, hit in zip(self.ids, hits, strict=True)]), cached.rows
         held = min(rows, self.work.num_nodes)
         share = _cached_share(levels, held)
         others = np.concatenate([share[:1], share[:-1]])
-        cold = np.array([round(len(ids) - others[counts[ids]].sum()) for ids in self.ids], dtype=np.int64)
+        cold = np.array([round(len(ids) - others[self.counts[ids]].sum()) for ids in self.ids], dtype=np.int64)
         return np.resize(cold, len(self.work.nodes)), held
 
 
 def sample_batches(
     store: Store, *, seeds: Any, fanouts: Sequence[int], batch_size: int, seed: int, memory: int
 ) -> Sampled:
-    """Sample the first 32 batches of the pool that `sample` would make of these options; writes nothing.
+    """Sample the first batches of the pool that `sample` would make of these options, 32 of them or as many as
+    `memory` holds the ids of; writes nothing.
 
     Raises:
         MemoryBudgetError: a batch does not fit into `memory`; `sample` would refuse it too.
     """
-    found = as_seeds(store, seeds)
+    found, budget = as_seeds(store, seeds), Budget(memory)
+    budget.reserve(ORDER_BYTES * len(found), "the order of the seeds")
+    budget.reserve(4 * store.num_nodes, "access counts")
     batches = seed_batches(found, batch_size, seed, 0)
     checked = checked_fanouts(fanouts)
-    sampler = TreeSampler(store.graph, checked, seed=seed, pool_index=0, labels=store.labels(), budget=Budget(memory))
-    drawn = [sampler.sample(batches[k]) for k in range(min(BATCHES, len(batches)))]
-
-    def scaled(values: list[int]) -> np.ndarray:
-        return np.resize(np.array(values, dtype=np.int64), len(batches))
-
+    sampler = TreeSampler(store.graph, checked, seed=seed, pool_index=0, labels=store.labels(), budget=budget)
+    counts, ids = np.zeros(store.num_nodes, dtype=np.uint32), list[np.ndarray]()
+    sizes = list[tuple[int, ...]]()
+    for k in range(min(BATCHES, len(batches))):
+        batch = sampler.sample(batches[k])
+        needed = working_bytes(len(batch.ids), len(batch.indices)) * 5 // 4
+        if k and budget.left < needed + batch.ids.nbytes:
+            break
+        ids.append(batch.ids.astype(store.id_dtype))
+        budget.reserve(sum(part.nbytes for part in ids), "ids of the batches looked at")
+        counts[batch.ids] += np.uint32(1)  # the ids of a batch are distinct
+        sizes.append(
+            (
+                len(batch.ids),
+                len(batch.indices),
+                int(batch.num_nodes[max(len(checked) - 1, 0)]),
+                int(batch.num_nodes[0]),
+                len(encode(batch, checked, store.id_dtype).data),
+                pages_touched(batch.ids, store.row_bytes()),
+            )
+        )
+        del batch  # or it would be held beside the next one
+    columns = np.resize(np.array(sizes, dtype=np.int64), (len(batches), len(sizes[0]))).T
+    nodes, edges, inner_nodes, of_seeds, pool_bytes, pages = np.ascontiguousarray(columns)
     work = Workload(
         num_nodes=store.num_nodes,
         row_bytes=store.row_bytes(),
         columns=store.table_columns(),
         id_bytes=store.id_dtype.itemsize,
-        nodes=scaled([len(b.ids) for b in drawn]),
-        edges=scaled([len(b.indices) for b in drawn]),
-        inner_nodes=scaled([int(b.num_nodes[max(len(checked) - 1, 0)]) for b in drawn]),
-        seeds=scaled([int(b.num_nodes[0]) for b in drawn]),
-        pool_bytes=scaled([len(encode(b, checked, store.id_dtype).data) for b in drawn]),
-        pages=scaled([pages_touched(b.ids, store.row_bytes()) for b in drawn]),
+        nodes=nodes,
+        edges=edges,
+        inner_nodes=inner_nodes,
+        seeds=of_seeds,
+        pool_bytes=pool_bytes,
+        pages=pages,
     )
-    return Sampled(work, [b.ids for b in drawn], found.order)
+    return Sampled(work, ids, counts, found.order)
 
 
 def _cached_share(levels: np.ndarray, rows: int) -> np.ndarray:

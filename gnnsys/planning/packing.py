@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from gnnsys.errors import ConfigError, CorruptStoreError
 from gnnsys.planning.access import access_counts, hottest_nodes, hottest_rows
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.planning.choice import Plan, Request
-from gnnsys.planning.plan import planned
+from gnnsys.planning.plan import estimate, planned
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.sample import sample
 from gnnsys.samplers.seeds import Seeds
@@ -100,18 +100,11 @@ def pack(
         remove_temps(out)
         folder = out / generation_name(0)
         if isinstance(source, Store):
-            pool = sample(
-                source,
-                folder / "pool",
-                seeds=seeds,
-                fanouts=list(fanouts or ()),
-                batch_size=batch_size,
-                seed=seed,
-                order=order,
-                memory=request.memory,
-                workers=workers,
-                progress=progress,
-            )
+            sampling: dict[str, Any] = {"seeds": seeds, "fanouts": list(fanouts or ()), "batch_size": batch_size}
+            sampling |= {"seed": seed, "memory": request.memory}
+            if not (folder / "pool").exists():
+                estimate(source, layout=layout, speeds=speeds, **sampling)  # refuses what memory cannot do
+            pool = sample(source, folder / "pool", order=order, workers=workers, progress=progress, **sampling)
             found = source
         else:
             found, pool = resolve_store(source.path, store), _adopt(source, folder / "pool")

@@ -55,6 +55,7 @@ def _verbs(folder: Path, nodes: int) -> dict[str, list[str]]:
     training = ["--model", "sage", "--hidden", "64", "--epochs", "1", "--out", str(folder / "run")]
     return {
         "ingest": ["ingest", _source(nodes), str(folder / "store"), *budget],
+        "plan": ["plan", str(folder / "store"), *sampling, *budget],
         "pack": ["pack", str(folder / "store"), str(folder / "pack"), *sampling, *budget],
         "train": ["train", str(folder / "pack"), *training, *budget],
         "evaluate": ["evaluate", str(folder / "run"), "--split", "test", *budget],
@@ -69,6 +70,6 @@ def growth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     return {verb: large[verb] - small[verb] for verb in small}
 
 
-@pytest.mark.parametrize("verb", ["ingest", "pack", "train", "evaluate"])
+@pytest.mark.parametrize("verb", ["ingest", "plan", "pack", "train", "evaluate"])
 def test_a_verb_stays_inside_its_budget(verb: str, growth: dict[str, int]) -> None:
     assert growth[verb] <= MEMORY
