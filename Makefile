@@ -26,6 +26,10 @@ types: $(READY)
 
 bench: $(READY)
 	$(BIN)/gnnsys bench read pack --out bench/results
+	$(MAKE) docs
+
+docs: $(READY)
+	$(BIN)/python -m gnnsys.bench.tables
 
 clean:
 	rm -rf .venv build *.egg-info

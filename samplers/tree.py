@@ -23,9 +23,6 @@ from gnnsys.samplers.seeds import refuse_outside
 from gnnsys.storage.blob import PoolBatch
 from gnnsys.units import format_size
 
-SampledBatch = PoolBatch
-"""A sampled batch is what a Pool gives back when it is read; one type, one code path behind both."""
-
 _LIMIT = np.iinfo(np.int32).max
 
 
@@ -99,7 +96,7 @@ class TreeSampler:
         """Nodes of the graph."""
         return len(self._indptr) - 1
 
-    def sample(self, batch: SeedBatch) -> SampledBatch:
+    def sample(self, batch: SeedBatch) -> PoolBatch:
         """The sampled neighbourhood of `batch`.
 
         Nodes are numbered seeds first, then ring by ring, within a ring in order of first appearance. Edges of a
@@ -126,7 +123,7 @@ class TreeSampler:
             num_nodes.append(numbering.count)
             degree.append(self._degrees(numbering.ids[num_nodes[-2] : num_nodes[-1]]))
         self._room = max(self._room, numbering.count)
-        return SampledBatch(
+        return PoolBatch(
             index=batch.index,
             num_nodes=np.array(num_nodes[1:], dtype=np.int64),
             ids=numbering.ids[: numbering.count].copy(),

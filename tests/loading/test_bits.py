@@ -34,7 +34,7 @@ def random_bits(dtype: str, num_rows: int, columns: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("dtype", "columns"), ROWS)
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_every_layout_delivers_the_rows_as_stored(
     tmp_path_factory: pytest.TempPathFactory, dtype: str, columns: int, data: st.DataObject

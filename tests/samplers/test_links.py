@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gnnsys.samplers.batches import SeedBatch, seed_batches
 from gnnsys.samplers.seeds import Exclude, Seeds
-from gnnsys.samplers.tree import SampledBatch, TreeSampler
+from gnnsys.samplers.tree import TreeSampler
+from gnnsys.storage.blob import PoolBatch
 
 
 def link_batch(store: Any, pairs: Any, exclude: Exclude, negatives: int = 1, **options: Any) -> SeedBatch:
@@ -24,7 +25,7 @@ def hidden_edges(pairs: Any, exclude: Exclude) -> frozenset[tuple[int, int]]:
     return frozenset(both | {(d, s) for s, d in both} if exclude == "self+reverse" else both)
 
 
-def edges_of(batch: SampledBatch) -> list[tuple[int, int]]:
+def edges_of(batch: PoolBatch) -> list[tuple[int, int]]:
     into = np.repeat(batch.ids[: len(batch.indptr) - 1], np.diff(batch.indptr))
     return list(zip(batch.ids[batch.indices].tolist(), into.tolist(), strict=True))
 

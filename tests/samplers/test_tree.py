@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.samplers.batches import SeedBatch
-from gnnsys.samplers.tree import SampledBatch, TreeSampler
+from gnnsys.samplers.tree import TreeSampler
+from gnnsys.storage.blob import PoolBatch
 
 
-def sampled(store: Any, ids: Any, fanouts: list[int], index: int = 0, **options: Any) -> SampledBatch:
+def sampled(store: Any, ids: Any, fanouts: list[int], index: int = 0, **options: Any) -> PoolBatch:
     sampler = TreeSampler(store.graph, fanouts, **{"seed": 0, "labels": store.labels(), **options})
     return sampler.sample(SeedBatch(index=index, ids=np.asarray(ids, dtype=np.int64)))
 
 
-def edges_of(batch: SampledBatch) -> list[list[tuple[int, int]]]:
+def edges_of(batch: PoolBatch) -> list[list[tuple[int, int]]]:
     """(source, destination) ids per hop, in order."""
     into = np.repeat(np.arange(len(batch.indptr) - 1), np.diff(batch.indptr))
     both = list(zip(batch.ids[batch.indices].tolist(), batch.ids[into].tolist(), strict=True))
@@ -31,12 +32,12 @@ def edges_of(batch: SampledBatch) -> list[list[tuple[int, int]]]:
     return [both[a:b] for a, b in pairwise(bounds)]
 
 
-def rings_of(batch: SampledBatch) -> list[list[int]]:
+def rings_of(batch: PoolBatch) -> list[list[int]]:
     bounds = [0, *batch.num_nodes.tolist()]
     return [batch.ids[a:b].tolist() for a, b in pairwise(bounds)]
 
 
-def same(a: SampledBatch, b: SampledBatch) -> bool:
+def same(a: PoolBatch, b: PoolBatch) -> bool:
     names = ("num_nodes", "ids", "degree", "indptr", "indices")
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
 
