@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from gnnsys.budget import DEFAULT_MEMORY, Budget
-from gnnsys.errors import ConfigError
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.batches import SeedBatches, seed_batches
 from gnnsys.samplers.seeds import Order, Seeds, SplitStore, as_seeds
@@ -24,7 +23,7 @@ from gnnsys.storage.hint import write_hint
 from gnnsys.storage.pool import FORMAT, VERSION, Pool
 from gnnsys.storage.pool_writer import PoolWriter
 from gnnsys.storage.stage import Stage
-from gnnsys.storage.threads import default_workers
+from gnnsys.storage.threads import num_workers
 from gnnsys.units import parse_size
 
 
@@ -80,9 +79,7 @@ def sample(
     budget = Budget(parse_size(memory))
     budget.reserve(48 * len(found), "the order of the seeds")
     batches = seed_batches(found, batch_size, seed, pool_index)
-    threads = default_workers() if workers is None else workers
-    if threads < 1:
-        raise ConfigError("GS-CFG-207", f"workers is {threads}; it must be at least 1")
+    threads = num_workers(workers)
     parameters: dict[str, Any] = {
         "seeds": seeds if isinstance(seeds, str) else found.digest,
         "fanouts": checked_fanouts(fanouts),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from gnnsys.progress import Progress, silent
 from gnnsys.storage.files import map_array, require_free
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.store import FORMAT, LABELS, VERSION, Store, id_dtype, split_path
+from gnnsys.storage.threads import num_workers
 from gnnsys.storage.writer import write_array
 from gnnsys.units import format_size, parse_size
 
@@ -63,9 +63,7 @@ def ingest(
         MemoryBudgetError, DiskSpaceError: it does not fit.
     """
     budget = _budget(memory)
-    threads = len(os.sched_getaffinity(0)) if workers is None else workers
-    if threads < 1:
-        raise ConfigError("GS-CFG-107", f"workers is {threads}; it must be at least 1")
+    threads = num_workers(workers)
     opened = open_source(source, features, labels)
     rule = parse_split(split, split_seed)
     _check_choice("normalize_features", normalize_features, ("none", "row"))

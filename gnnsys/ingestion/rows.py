@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from gnnsys.errors import InputDataError, MemoryBudgetError
-from gnnsys.ingestion.job import Job, in_order
+from gnnsys.ingestion.job import Job
 from gnnsys.ingestion.kernels import bad_rows, normalize_rows
 from gnnsys.ingestion.source import Rows
 from gnnsys.storage.files import map_array
 from gnnsys.storage.manifest import FileEntry
 from gnnsys.storage.store import LABELS, table_path
+from gnnsys.storage.threads import in_order
 from gnnsys.units import format_size
 
 MAX_CLASSES = 1 << 31
@@ -123,7 +123,7 @@ def _write(
 
     try:
         durable = writer.num_bytes
-        with closing(in_order(make, starts, job.workers)) as blocks:
+        with in_order(make, starts, job.workers) as blocks:
             for start, block in zip(starts, blocks, strict=True):
                 writer.append(block)
                 job.progress(f"write {path}", start + len(block), rows.num_rows)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from gnnsys.errors import InputDataError
-from gnnsys.ingestion.job import Job, in_order, write_scratch
+from gnnsys.ingestion.job import Job, write_scratch
 from gnnsys.ingestion.kernels import key_facts, pack_edges
 from gnnsys.ingestion.source import Source
 from gnnsys.storage.direct import aligned_buffer
 from gnnsys.storage.files import map_array
+from gnnsys.storage.threads import in_order
 
 MAX_NODES = (1 << 32) - 1
 """Both ends of an edge share one 64-bit key, and the key after the last must fit too."""
@@ -109,9 +110,10 @@ def _packed(
             raise _bad_edge(source, first + first_bad, int(src[first_bad]), int(dst[first_bad]), limit)
         return keys[:filled], bad
 
-    for number, block in enumerate(in_order(pack, range(start, stop, step), job.workers)):
-        job.progress("sort edges", start + number * step, source.num_edges)
-        yield block
+    with in_order(pack, range(start, stop, step), job.workers) as blocks:
+        for number, block in enumerate(blocks):
+            job.progress("sort edges", start + number * step, source.num_edges)
+            yield block
 
 
 def _bad_edge(source: Source, number: int, src: int, dst: int, limit: int) -> InputDataError:
