@@ -32,6 +32,16 @@ from gnnsys.units import format_size, parse_size
 Epochs = Annotated[int, typer.Option(help="Epochs you plan to train; preparation is weighed against them.")]
 Layout = Annotated[str, typer.Option(help="packed | direct | auto")]
 
+_ROW_OF_NODE = "Row i is that of node i; where ids are names, of the i-th name in order of first appearance."
+_NOTES = {
+    "self_loops": "self loops",
+    "parallel_edges": "parallel edges",
+    "merged": "duplicate edges merged",
+    "dropped_edges": "bad edges left out",
+    "header_lines": "header lines skipped",
+}
+"""Counts of an ingest that are named when they are not 0."""
+
 
 def ingest(
     source: Annotated[str, typer.Argument(help="synthetic:powerlaw:nodes=1e6,edges=2e7,.. | npz:FILE | edges:FILE")],
@@ -44,8 +54,11 @@ def ingest(
     ] = False,
     largest_component: Annotated[bool, typer.Option("--largest-component", help="Keep only that.")] = False,
     normalize_features: Annotated[str, typer.Option(help="none | row (rows sum to 1)")] = "none",
-    features: Annotated[Path | None, typer.Option(help="With edges:FILE, an (N, F) .npy file.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="With edges:FILE, a .npy or text file of classes.")] = None,
+    features: Annotated[Path | None, typer.Option(help=f"With edges:FILE, an (N, F) .npy file. {_ROW_OF_NODE}")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help=f"With edges:FILE, a .npy or one-column text file of classes. {_ROW_OF_NODE}"),
+    ] = None,
     on_bad_edge: Annotated[str, typer.Option(help="error | drop, for edges whose ids are out of range.")] = "error",
     workers: Workers = None,
     as_json: Json = False,
@@ -74,10 +87,9 @@ def ingest(
         )
     counts = dict(made.manifest.counts)
     result = {"store": str(store), "store_id": made.id, "store_digest": made.digest, **counts}
-    merged = f", {counts['merged']:,} duplicate edges merged" if counts.get("merged") else ""
-    merged += f", {counts['dropped_edges']:,} bad edges left out" if counts["dropped_edges"] else ""
+    notes = "".join(f", {counts[key]:,} {what}" for key, what in _NOTES.items() if counts[key])
     text = (
-        f"{store}: {made.num_nodes:,} nodes, {made.num_edges:,} edges{merged}, {made.num_classes} classes, "
+        f"{store}: {made.num_nodes:,} nodes, {made.num_edges:,} edges, {made.num_classes} classes{notes}, "
         f"splits {', '.join(made.split_names) or 'none'} ({time.perf_counter() - start:.1f} s)"
     )
     emit(result, text, as_json)

@@ -53,7 +53,8 @@ def ingest(
         largest_component: keep only the largest weakly connected component, nodes renumbered in order.
         undirected: add the reverse of every edge, then keep each ordered pair once.
         normalize_features: `row` divides every row of `x` by its sum.
-        features, labels: files beside `edges:FILE`.
+        features, labels: files beside `edges:FILE`, a row per node; where ids are names, row i is that of the i-th
+            name in order of first appearance (`Store.names` gives them).
         workers: threads; default the processors this process may use.
         on_bad_edge: `error`, or `drop` (counted) for edges whose ids are out of range.
 
@@ -138,6 +139,7 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
         "parallel_edges": 0 if undirected else totals.repeats,
         "self_loops": totals.loops,
         "dropped_edges": runs.dropped,
+        "header_lines": source.header_lines,
     }
     job.stage.commit(counts=counts, files=tuple(files))
 

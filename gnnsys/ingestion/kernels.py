@@ -236,7 +236,7 @@ def add_centroids(centroids: np.ndarray, classes: np.ndarray, out: np.ndarray) -
 
 
 _NEWLINE, _RETURN, _SPACE, _TAB, _COMMA, _SEMICOLON, _MINUS, _HASH, _PERCENT = 10, 13, 32, 9, 44, 59, 45, 35, 37
-OK, NOT_A_NUMBER, TOO_FEW, TOO_LARGE, NUL = 0, 1, 2, 3, 4
+OK, NOT_A_NUMBER, TOO_FEW, TOO_LARGE, NUL, TOO_MANY, QUOTED = 0, 1, 2, 3, 4, 5, 6
 
 
 @numba.njit(nogil=True, cache=True)
@@ -270,9 +270,9 @@ def _field(text: np.ndarray, at: int, stop: int) -> tuple[Any, int, int]:
 
 
 @numba.njit(nogil=True, cache=True)
-def parse_rows(text: np.ndarray, out: np.ndarray) -> tuple[int, int, int]:
-    """out (rows, C) int64 <- first C integers of each line of text (uint8, whole lines); blank and comment lines are
-    skipped. Returns (rows written, lines read, error of the line after those or OK)."""
+def parse_rows(text: np.ndarray, more: bool, out: np.ndarray) -> tuple[int, int, int]:
+    """out (rows, C) int64 <- first C integers of each line of text (uint8, whole lines), `more` columns are ignored or
+    an error; blank and comment lines are skipped. Returns (rows, lines read, error of the line after those or OK)."""
     at, rows, lines = 0, 0, 0
     while at < text.shape[0]:
         stop = at
@@ -287,6 +287,8 @@ def parse_rows(text: np.ndarray, out: np.ndarray) -> tuple[int, int, int]:
                 if error != OK:
                     return rows, lines, error
                 out[rows, c] = value
+            if at < end and not more:
+                return rows, lines, TOO_MANY
             rows += 1
         lines += 1
         at = stop + 1

@@ -119,6 +119,7 @@ class PowerLawSource:
     """The generated graph as a Source."""
 
     names: Names | None = None
+    header_lines = 0
 
     def __init__(self, spec: PowerLaw) -> None:
         self.spec = spec

@@ -242,6 +242,12 @@ def test_a_bad_source_is_named(
     assert not (tmp_path / "s/manifest.json").exists()
 
 
+def test_what_was_skipped_and_what_is_peculiar_is_named(prompt: Prompt, tmp_path: Path) -> None:
+    code, out, _ = prompt.run("ingest", edges(b"user,item\n0,0\n0,1\n0,1\n")(tmp_path), tmp_path / "s")
+    assert code == 0
+    assert "3 edges, 0 classes, 1 self loops, 1 parallel edges, 1 header lines skipped, splits none" in out
+
+
 def test_bad_edges_are_left_out_when_asked_to(prompt: Prompt, tmp_path: Path) -> None:
     text = edges(b"0,1\n1,-2\n")(tmp_path)
     assert prompt.succeeds("ingest", text, tmp_path / "s", "--on-bad-edge", "drop")["dropped_edges"] == 1

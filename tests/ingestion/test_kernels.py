@@ -180,7 +180,7 @@ def test_well_formed_text_parses_like_its_twin(
 ) -> None:
     text = ending.join("".join(line) for line in lines) + (ending if ended else "")
     out = np.empty((len(text) + 1, columns), dtype=np.int64)
-    rows, _, error = kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), out)
+    rows, _, error = kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), True, out)
     assert error == kernels.OK
     assert out[:rows].tolist() == _parse_twin(text.replace("\r", ""), columns)
 
@@ -205,12 +205,20 @@ def test_well_formed_text_parses_like_its_twin(
 def test_a_bad_line_stops_the_parser_there(line: str, error: int) -> None:
     text = f"1,2\n\n{line}\n3,4\n"
     out = np.empty((9, 2), dtype=np.int64)
-    assert kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), out) == (1, 2, error)
+    assert kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), True, out) == (1, 2, error)
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_end_with_an_answer(text: bytes) -> None:
     out = np.empty((len(text) // 4 + 1, 2), dtype=np.int64)
-    rows, lines, error = kernels.parse_rows(np.frombuffer(text, dtype=np.uint8), out)
+    rows, lines, error = kernels.parse_rows(np.frombuffer(text, dtype=np.uint8), True, out)
     assert 0 <= rows <= lines <= text.count(b"\n") + 1
     assert error in range(5)
+
+
+@pytest.mark.parametrize("line", ["1,2", "1 2", "1,x", "1;;"])
+def test_more_columns_stop_the_parser_when_they_are_an_error(line: str) -> None:
+    out = np.empty((9, 1), dtype=np.int64)
+    text = np.frombuffer(f"7\n8,\n{line}\n".encode(), dtype=np.uint8)
+    assert kernels.parse_rows(text, False, out) == (2, 2, kernels.TOO_MANY)
+    assert kernels.parse_rows(text, True, out) == (3, 3, kernels.OK)
