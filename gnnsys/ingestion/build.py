@@ -26,6 +26,8 @@ from gnnsys.storage.writer import write_array
 from gnnsys.units import format_size, parse_size
 
 MIN_MEMORY = 16 << 20
+_MAX_NODES_PER_EDGE, _FEW_NODES = 100, 1_000_000
+"""Ids that only the edges tell of may be this sparse: beyond it they are keys of something else."""
 
 
 def ingest(
@@ -103,11 +105,14 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
     require_free(job.stage.folder, source.input_bytes(), "unpacking the input")
     source.prepare(job)
     undirected = bool(parameters["undirected"])
-    _require_disk(job, source, undirected, bool(parameters["largest_component"]))
+    renumbered = bool(parameters["largest_component"])
+    _require_disk(job, source, source.num_nodes or 0, undirected, renumbered)
     runs = sort_edges(job, source, both=undirected, drop_bad=parameters["on_bad_edge"] == "drop")
     num_given = _num_nodes(source, runs)
+    if source.num_nodes is None:
+        _require_disk(job, source, num_given, undirected, renumbered)
     num_nodes, kept = num_given, None
-    if parameters["largest_component"]:
+    if renumbered:
         runs, kept = keep_largest_component(job, runs, num_given)
         num_nodes = len(kept)
     graph, totals = write_topology(job, runs, num_nodes, unique=undirected)
@@ -144,10 +149,9 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
     job.stage.commit(counts=counts, files=tuple(files))
 
 
-def _require_disk(job: Job, source: Source, undirected: bool, renumbered: bool) -> None:
+def _require_disk(job: Job, source: Source, num_nodes: int, undirected: bool, renumbered: bool) -> None:
     """Refuse before the work when the volume cannot hold scratch and result with 5 % to spare."""
     num_keys = source.num_edges * (2 if undirected else 1)
-    num_nodes = source.num_nodes or 0
     rows = [*source.tables.values(), *([source.labels] if source.labels else [])]
     row_bytes = sum(r.num_rows * r.columns * max(r.dtype.itemsize, 4) for r in rows)
     # Runs and topology; a second set of runs, node numbers and node ids when nodes are renumbered.
@@ -165,6 +169,14 @@ def _num_nodes(source: Source, runs: Runs) -> int:
     num_nodes = runs.max_id + 1 if source.num_nodes is None else source.num_nodes
     if num_nodes > MAX_NODES:
         raise InputDataError("GS-IN-105", f"{num_nodes} nodes; this version stores at most {MAX_NODES}")
+    if source.num_nodes is None and num_nodes > _MAX_NODES_PER_EDGE * source.num_edges + _FEW_NODES:
+        raise InputDataError(
+            "GS-IN-125",
+            f"the largest node id is {runs.max_id:,} among {source.num_edges:,} edges: almost all nodes would be "
+            "isolated",
+            hint="Ids number the nodes from 0. Renumber them, or write them as names (n4711), which are numbered for "
+            "you; if the nodes are there, say how many with --features or --labels.",
+        )
     rows = {**source.tables, **({"labels": source.labels} if source.labels is not None else {})}
     for name, table in rows.items():
         if table.num_rows != num_nodes:

@@ -86,6 +86,25 @@ def test_a_second_ingest_into_one_folder_is_refused(tmp_path: Path) -> None:
         ingest_arrays(tmp_path, SRC, DST)
 
 
+def test_ids_that_need_more_disk_than_there_is_are_refused_before_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gnnsys.storage.files.free_bytes", lambda path: 1_000_000)
+    with pytest.raises(DiskSpaceError, match=r"GS-DISK-001.*the Store and its scratch files needs 8\.0 MiB"):
+        ingest_arrays(tmp_path, np.array([0]), np.array([1_000_000 - 1]))
+    assert not (tmp_path / "graph").exists()
+
+
+def test_ids_that_cannot_be_numbers_of_nodes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputDataError, match=r"GS-IN-125: the largest node id is 4,000,000,000 among 3 edges"):
+        ingest_arrays(tmp_path, SRC, np.array([1, 2, 4_000_000_000]))
+    assert not (tmp_path / "graph").exists()
+
+
+def test_a_declared_number_of_nodes_may_be_mostly_isolated(tmp_path: Path) -> None:
+    assert ingest_arrays(tmp_path, SRC, DST, 1_500_000).num_nodes == 1_500_000
+
+
 @pytest.mark.usefixtures("tiny")
 def test_a_disk_that_fills_up_anywhere_leaves_work_to_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = {"x": np.ones((40, 3)), "y": np.arange(40) % 3, "splits": {"train": np.arange(5)}}
