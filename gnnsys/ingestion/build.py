@@ -36,10 +36,14 @@ def ingest(
     *,
     memory: str | int = "4GiB",
     split: str | None = None,
-    split_seed: int = 0,
+    split_seed: int | None = None,
+    allow_overlap: bool = False,
     largest_component: bool = False,
     undirected: bool = False,
+    dedup: bool = False,
+    no_self_loops: bool = False,
     normalize_features: str = "none",
+    on_nan: str = "error",
     features: str | Path | None = None,
     labels: str | Path | None = None,
     workers: int | None = None,
@@ -52,12 +56,16 @@ def ingest(
         source: `synthetic:powerlaw:nodes=..,edges=..`, `npz:FILE`, `edges:FILE`, or a Source.
         memory: what this may grow by; decides how much is sorted at a time, never what is written.
         split: `given` (the default), `given:K`, `per-class:20/30` or `none`.
+        split_seed: of a per-class split; 0 when None.
+        allow_overlap: a node may be in several of the given splits.
         largest_component: keep only the largest weakly connected component, nodes renumbered in order.
         undirected: add the reverse of every edge, then keep each ordered pair once.
+        dedup: keep one of parallel edges; no_self_loops: leave out edges from a node to itself. Both are counted.
         normalize_features: `row` divides every row of `x` by its sum.
         features, labels: files beside `edges:FILE`, a row per node; where ids are names, row i is that of the i-th
             name in order of first appearance (`Store.names` gives them).
         workers: threads; default the processors this process may use.
+        on_nan: `error`, or `zero` (counted) for NaN and infinities in `x`.
         on_bad_edge: `error`, or `drop` (counted) for edges whose ids are out of range.
 
     Raises:
@@ -68,14 +76,19 @@ def ingest(
     budget = _budget(memory)
     threads = num_workers(workers)
     opened = open_source(source, features, labels)
-    rule = parse_split(split, split_seed)
+    rule = parse_split(split, split_seed, allow_overlap)
     _check_choice("normalize_features", normalize_features, ("none", "row"))
+    _check_choice("on_nan", on_nan, ("error", "zero"))
     _check_choice("on_bad_edge", on_bad_edge, ("error", "drop"))
     parameters = {
         "split": rule.parameters,
+        "allow_overlap": allow_overlap,
         "undirected": undirected,
+        "dedup": dedup or undirected,
+        "no_self_loops": no_self_loops,
         "largest_component": largest_component,
         "normalize_features": normalize_features,
+        "on_nan": on_nan,
         "on_bad_edge": on_bad_edge,
     }
     folder = Path(out)
@@ -104,10 +117,16 @@ def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
 def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, Any]) -> None:
     require_free(job.stage.folder, source.input_bytes(), "unpacking the input")
     source.prepare(job)
-    undirected = bool(parameters["undirected"])
-    renumbered = bool(parameters["largest_component"])
+    _refuse_changes_of_nothing(source, parameters)
+    undirected, renumbered = bool(parameters["undirected"]), bool(parameters["largest_component"])
     _require_disk(job, source, source.num_nodes or 0, undirected, renumbered)
-    runs = sort_edges(job, source, both=undirected, drop_bad=parameters["on_bad_edge"] == "drop")
+    runs = sort_edges(
+        job,
+        source,
+        both=undirected,
+        drop_bad=parameters["on_bad_edge"] == "drop",
+        loops=not parameters["no_self_loops"],
+    )
     num_given = _num_nodes(source, runs)
     if source.num_nodes is None:
         _require_disk(job, source, num_given, undirected, renumbered)
@@ -115,12 +134,16 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
     if renumbered:
         runs, kept = keep_largest_component(job, runs, num_given)
         num_nodes = len(kept)
-    graph, totals = write_topology(job, runs, num_nodes, unique=undirected)
+    unique = bool(parameters["dedup"])
+    graph, totals = write_topology(job, runs, num_nodes, unique=unique)
     files = [*graph]
+    num_classes = zeroed_rows = 0
     for name, rows in source.tables.items():
         normalize = name == "x" and parameters["normalize_features"] == "row"
-        files += write_table(job, name, selected_rows(rows, kept), normalize=normalize)
-    num_classes = 0
+        fill = name == "x" and parameters["on_nan"] == "zero"
+        entries, zeroed = write_table(job, name, selected_rows(rows, kept), normalize=normalize, fill=fill)
+        files += entries
+        zeroed_rows += zeroed
     if source.labels is not None:
         entries, num_classes = write_labels(job, selected_rows(source.labels, kept), source.num_classes)
         files += entries
@@ -140,13 +163,25 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
         "classes": num_classes,
         "max_degree": totals.max_degree,
         "splits": list(splits),
-        "merged": totals.repeats if undirected else 0,
-        "parallel_edges": 0 if undirected else totals.repeats,
+        "merged": totals.repeats if unique else 0,
+        "parallel_edges": 0 if unique else totals.repeats,
         "self_loops": totals.loops,
+        "dropped_loops": runs.dropped_loops,
         "dropped_edges": runs.dropped,
+        "zeroed_rows": zeroed_rows,
         "header_lines": source.header_lines,
     }
     job.stage.commit(counts=counts, files=tuple(files))
+
+
+def _refuse_changes_of_nothing(source: Source, parameters: Mapping[str, Any]) -> None:
+    for option, usual in (("normalize_features", "none"), ("on_nan", "error")):
+        if parameters[option] != usual and "x" not in source.tables:
+            raise ConfigError(
+                "GS-CFG-109",
+                f"{option} is {parameters[option]!r}, but the source has no features",
+                hint="Leave it out, or give features.",
+            )
 
 
 def _require_disk(job: Job, source: Source, num_nodes: int, undirected: bool, renumbered: bool) -> None:

@@ -25,10 +25,12 @@ _CENTRE, _SPREAD = np.float32(131070.0), np.float32(1.7320508 / 65536.0)
 
 
 @numba.njit(nogil=True, cache=True)
-def pack_edges(src: np.ndarray, dst: np.ndarray, limit: int, both: bool, out: np.ndarray) -> tuple[int, int, int]:
-    """out (>= E or 2E,) uint64 <- keys of edges (E,) int64 within [0, limit), and of their reverses when `both`;
-    returns (keys written, position of the first bad edge or -1, number of bad edges)."""
-    n, first_bad, bad = 0, -1, 0
+def pack_edges(
+    src: np.ndarray, dst: np.ndarray, limit: int, both: bool, loops: bool, out: np.ndarray
+) -> tuple[int, int, int, int]:
+    """out (>= E or 2E,) uint64 <- keys of edges (E,) int64 within [0, limit), and of their reverses when `both`; self
+    loops only with `loops`. Returns (keys written, position of the first bad edge or -1, bad edges, loops left out)."""
+    n, first_bad, bad, dropped_loops = 0, -1, 0, 0
     for i in range(src.shape[0]):
         s, d = src[i], dst[i]
         if s < 0 or d < 0 or s >= limit or d >= limit:
@@ -36,12 +38,15 @@ def pack_edges(src: np.ndarray, dst: np.ndarray, limit: int, both: bool, out: np
                 first_bad = i
             bad += 1
             continue
+        if s == d and not loops:
+            dropped_loops += 1
+            continue
         out[n] = (np.uint64(d) << _SHIFT) | np.uint64(s)
         n += 1
         if both and s != d:
             out[n] = (np.uint64(s) << _SHIFT) | np.uint64(d)
             n += 1
-    return n, first_bad, bad
+    return n, first_bad, bad, dropped_loops
 
 
 @numba.njit(nogil=True, cache=True)

@@ -172,6 +172,9 @@ INGEST: list[tuple[str, Callable[[Path], str], tuple[str, ...], int, str, str]] 
     ("too little memory", plain(source()), ("--memory", "1MiB"), 8, "GS-MEM-101", "At least 16.0 MiB"),
     ("no threads", plain(source()), ("--workers", "0"), 3, "GS-CFG-003", "workers is 0"),
     ("unknown key", plain(source(clases=3)), (), 3, "GS-CFG-110", "Did you mean classes?"),
+    ("a key twice", plain(source() + ",nodes=7"), (), 3, "GS-CFG-114", "nodes is given twice"),
+    ("seed of no draw", plain(source()), ("--split-seed", "3"), 3, "GS-CFG-108", "--split per-class:20/30"),
+    ("NaN as mean", plain(source()), ("--on-nan", "mean"), 3, "GS-CFG-100", "expected error or zero"),
     ("infinite nodes", plain(source(nodes="inf")), (), 3, "GS-CFG-111", "nodes='inf'"),
     ("unknown split", plain(source()), ("--split", "halves"), 3, "GS-CFG-101", "per-class:20/30"),
     ("negative id", edges(b"0,1\n1,-2\n"), (), 5, "GS-IN-101", "node id -2 is negative"),
@@ -240,6 +243,13 @@ def test_a_bad_source_is_named(
     assert fragment in err
     assert "Traceback" not in err
     assert not (tmp_path / "s/manifest.json").exists()
+
+
+def test_loops_and_parallel_edges_are_left_out_when_asked_to(prompt: Prompt, tmp_path: Path) -> None:
+    command = ("ingest", edges(b"0,0\n0,1\n0,1\n")(tmp_path), tmp_path / "s", "--dedup", "--no-self-loops")
+    counts = prompt.succeeds(*command)
+    assert (counts["edges"], counts["merged"], counts["dropped_loops"]) == (1, 1, 1)
+    assert "1 duplicate edges merged, 1 self loops left out" in prompt.run(*command)[1]
 
 
 def test_what_was_skipped_and_what_is_peculiar_is_named(prompt: Prompt, tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def test_a_graph_of_one_node_is_supported(tmp_path: Path) -> None:
     [
         ({"normalize_features": "rows"}, "GS-CFG-100"),
         ({"on_bad_edge": "ignore"}, "GS-CFG-100"),
+        ({"on_nan": "mean"}, "GS-CFG-100"),
+        ({"on_nan": "drop-node"}, "GS-CFG-100"),
         ({"split": "random"}, "GS-CFG-101"),
         ({"memory": "lots"}, "GS-CFG-001"),
     ],
