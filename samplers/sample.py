@@ -20,7 +20,7 @@ from gnnsys.samplers.tree import Topology, TreeSampler, checked_fanouts, working
 from gnnsys.storage.blob import EncodedBatch, encode, num_sections
 from gnnsys.storage.files import require_free
 from gnnsys.storage.hint import write_hint
-from gnnsys.storage.pool import FORMAT, VERSION, Pool
+from gnnsys.storage.pool import FORMAT, PARTS, VERSION, Pool
 from gnnsys.storage.pool_writer import PoolWriter
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.threads import num_workers
@@ -89,7 +89,8 @@ def sample(
         "order": found.order,
         "pairs": found.options,
     }
-    with Stage(Path(out), FORMAT, VERSION, inputs={"store": store.id}, parameters=parameters) as stage:
+    inputs = {"store": store.id}
+    with Stage(Path(out), FORMAT, VERSION, inputs=inputs, parameters=parameters, parts=PARTS) as stage:
         if stage.finished is None:
             hops = len(parameters["fanouts"])
             # Index and its columns, in rows and again one by one.

@@ -28,6 +28,7 @@ from gnnsys.storage.generation import (
     CACHE_NODES,
     CACHE_ROWS,
     FORMAT,
+    PARTS,
     ROW_COUNT,
     ROW_OFFSET,
     ROW_SHARD,
@@ -93,7 +94,7 @@ def write_generation(
     threads, x = num_workers(workers), _features(store)
     inputs = {"store": store.id, "pool": pool.digest, "x": x.digest}
     parameters = {"layout": layout, "cache_rows": cache_rows, "shard_bytes": shard_bytes}
-    with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters, allow={"pool"}) as stage:
+    with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters, allow={"pool"}, parts=PARTS) as stage:
         if stage.finished is None:
             begun()
             work = _Packing(stage, pool, store, x, Budget(memory), threads, progress)

@@ -20,7 +20,7 @@ from gnnsys.ingestion.topology import write_topology
 from gnnsys.progress import Progress, silent
 from gnnsys.storage.files import map_array, require_free
 from gnnsys.storage.stage import Stage
-from gnnsys.storage.store import FORMAT, LABELS, VERSION, Store, id_dtype, split_path
+from gnnsys.storage.store import FORMAT, LABELS, PARTS, VERSION, Store, id_dtype, split_path
 from gnnsys.storage.threads import num_workers
 from gnnsys.storage.writer import write_array
 from gnnsys.units import format_size, parse_size
@@ -92,7 +92,8 @@ def ingest(
         "on_bad_edge": on_bad_edge,
     }
     folder = Path(out)
-    with Stage(folder, FORMAT, VERSION, inputs=opened.fingerprint(), parameters=parameters) as stage:
+    inputs = opened.fingerprint()
+    with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters, parts=PARTS) as stage:
         if stage.finished is None:
             _build(Job(stage, budget, threads, progress), opened, rule, parameters)
     return Store.open(folder)

@@ -1,7 +1,6 @@
 """Edge lists: the same graph from npy, csv, tsv, blanks and gz; names mapped; every bad row named."""
 
 import gzip
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnsys.errors import ConfigError, GnnsysError, InputDataError, MemoryBudgetError
+from gnnsys.errors import ConfigError, CorruptStoreError, GnnsysError, InputDataError, MemoryBudgetError
 from gnnsys.ingestion import ingest
 from gnnsys.ingestion.text import MAX_LINE
 from gnnsys.storage.store import Store
@@ -122,7 +121,7 @@ def test_the_row_of_a_bad_id_is_the_line_an_editor_shows(tmp_path: Path) -> None
 def test_column_names_above_names_are_no_edge(tmp_path: Path, header: str) -> None:
     separator = "," if "," in header else " "
     store = _ingest(tmp_path, f"{header}\nalice{separator}bob\n")
-    assert _names_of(store) == ["alice", "bob"]
+    assert store.names(range(store.num_nodes)) == ["alice", "bob"]
     assert store.manifest.counts["header_lines"] == 1
 
 
@@ -147,13 +146,7 @@ def test_a_header_alone_is_an_empty_graph(tmp_path: Path) -> None:
 
 def test_quotes_beyond_the_first_two_columns_do_no_harm(tmp_path: Path) -> None:
     store = _ingest(tmp_path, 'alice,bob,"met, once"\n')
-    assert _names_of(store) == ["alice", "bob"]
-
-
-def _names_of(store: Store) -> list[str]:
-    offsets = np.fromfile(store.path / "names/offsets.bin", dtype="<i8")
-    text = (store.path / "names/bytes.bin").read_bytes()
-    return [text[a:b].decode() for a, b in itertools.pairwise(offsets)]
+    assert store.names(range(store.num_nodes)) == ["alice", "bob"]
 
 
 def _named(pairs: Any) -> str:
@@ -166,17 +159,49 @@ def test_names_are_numbered_in_order_of_first_appearance(
     tmp_path: Path, memory: Any, header: str, edges_of: Edges
 ) -> None:
     store = ingest(f"edges:{_text(tmp_path / 'e.csv', header + _named(PAIRS))}", tmp_path / "s", memory=memory)
-    names = _names_of(store)
+    names = store.names(range(store.num_nodes))
     assert names == list(dict.fromkeys(name for a, b in PAIRS for name in (f"Knoten ü{a}", f"n{b}")))
     assert sorted((names[a], names[b]) for a, b in edges_of(store)) == sorted(
         (f"Knoten ü{a}", f"n{b}") for a, b in PAIRS
     )
 
 
+def test_names_come_in_the_order_of_the_ids_asked_for(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, "ann,Zo\u00eb\nann,bob\n")
+    assert store.names(np.array([2, 0, 1, 2], dtype=np.int32)) == ["bob", "ann", "Zo\u00eb", "bob"]
+    assert store.names([]) == []
+
+
+@pytest.mark.parametrize("bad", [-1, 2])
+def test_a_name_of_no_node_is_refused(tmp_path: Path, bad: int) -> None:
+    with pytest.raises(InputDataError, match=rf"GS-IN-023: .*node {bad} is outside \[0, 2\)"):
+        _ingest(tmp_path, "ann,bob\n").names([0, bad])
+
+
+def test_a_store_of_numbers_has_no_names(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"GS-CFG-022: .*the nodes have no names"):
+        _ingest(tmp_path, "0,1\n").names([0])
+
+
+@pytest.mark.parametrize("file", ["bytes", "offsets"])
+def test_names_that_changed_on_disk_are_not_given_out(tmp_path: Path, file: str) -> None:
+    store = _ingest(tmp_path, "ann,bob\n")
+    path = store.path / f"names/{file}.bin"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    with pytest.raises(CorruptStoreError, match=f"GS-STORE-004: .*names/{file}.bin"):
+        store.names([0])
+
+
+def test_row_i_of_the_files_beside_names_is_that_of_the_name_that_appeared_as_number_i(tmp_path: Path) -> None:
+    labels = _text(tmp_path / "y.txt", "5\n6\n7\n")
+    store = _ingest(tmp_path, "cy,bo\nal,cy\n", labels=labels)
+    assert dict(zip(store.names(range(3)), store.labels(), strict=True)) == {"cy": 5, "bo": 6, "al": 7}
+
+
 def test_names_follow_their_nodes_into_the_largest_component(tmp_path: Path) -> None:
     path = _text(tmp_path / "e.csv", "a b\nc d\nd e\nf f\n")
     store = ingest(f"edges:{path}", tmp_path / "s", largest_component=True)
-    assert _names_of(store) == ["c", "d", "e"]
+    assert store.names(range(store.num_nodes)) == ["c", "d", "e"]
 
 
 @pytest.mark.parametrize(

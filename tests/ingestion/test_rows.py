@@ -103,7 +103,7 @@ def test_rows_are_normalised_after_bad_values_became_zero(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("option", [{"normalize_features": "row"}, {"on_nan": "zero"}])
 def test_changes_of_features_that_are_not_there_are_refused(tmp_path: Path, option: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="GS-CFG-109.*the source has no features"):
+    with pytest.raises(ConfigError, match=r"GS-CFG-109.*the source has no features"):
         _ingest(tmp_path, y=np.zeros(N, dtype=int), **option)
 
 
