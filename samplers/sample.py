@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from gnnsys.budget import DEFAULT_MEMORY, Budget
-from gnnsys.errors import ConfigError
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.batches import SeedBatches, seed_batches
 from gnnsys.samplers.seeds import Order, Seeds, SplitStore, as_seeds
@@ -21,10 +20,10 @@ from gnnsys.samplers.tree import Topology, TreeSampler, checked_fanouts, working
 from gnnsys.storage.blob import EncodedBatch, encode, num_sections
 from gnnsys.storage.files import require_free
 from gnnsys.storage.hint import write_hint
-from gnnsys.storage.pool import FORMAT, VERSION, Pool
+from gnnsys.storage.pool import FORMAT, PARTS, VERSION, Pool
 from gnnsys.storage.pool_writer import PoolWriter
 from gnnsys.storage.stage import Stage
-from gnnsys.storage.threads import default_workers
+from gnnsys.storage.threads import num_workers
 from gnnsys.units import parse_size
 
 ORDER_BYTES = 48
@@ -83,9 +82,7 @@ def sample(
     budget = Budget(parse_size(memory))
     budget.reserve(ORDER_BYTES * len(found), "the order of the seeds")
     batches = seed_batches(found, batch_size, seed, pool_index)
-    threads = default_workers() if workers is None else workers
-    if threads < 1:
-        raise ConfigError("GS-CFG-207", f"workers is {threads}; it must be at least 1")
+    threads = num_workers(workers)
     parameters: dict[str, Any] = {
         "seeds": seeds if isinstance(seeds, str) else found.digest,
         "fanouts": checked_fanouts(fanouts),
@@ -95,7 +92,8 @@ def sample(
         "order": found.order,
         "pairs": found.options,
     }
-    with Stage(Path(out), FORMAT, VERSION, inputs={"store": store.id}, parameters=parameters) as stage:
+    inputs = {"store": store.id}
+    with Stage(Path(out), FORMAT, VERSION, inputs=inputs, parameters=parameters, parts=PARTS) as stage:
         if stage.finished is None:
             hops = len(parameters["fanouts"])
             # Index and its columns, in rows and again one by one.

@@ -121,7 +121,7 @@ def require_free(path: Path, num_bytes: int, what: str) -> None:
         raise DiskSpaceError(
             "GS-DISK-001",
             f"{what} needs {format_size(num_bytes)}, {format_size(free)} are free on the volume of {path}",
-            hint="Nothing was changed. Free some space or choose another folder.",
+            hint="Nothing finished is lost. Free some space and repeat the command, or choose another folder.",
         )
 
 

@@ -29,6 +29,8 @@ from gnnsys.storage.writer import read_array
 
 FORMAT = "gnnsys-generation"
 VERSION = 1
+PARTS = ("slots", "cache", "rows")
+"""Folders of a generation, beside its pool."""
 SLOTS, SLOT_OFFSET, SLOT_HASH = "slots/slots.bin", "slots/offset.bin", "slots/hash.bin"
 CACHE_NODES, CACHE_ROWS = "cache/nodes.bin", "cache/rows.bin"
 ROW_SHARD, ROW_OFFSET, ROW_COUNT, ROW_SUM = "rows/shard.bin", "rows/offset.bin", "rows/count.bin", "rows/sum.bin"

@@ -28,6 +28,7 @@ from gnnsys.storage.generation import (
     CACHE_NODES,
     CACHE_ROWS,
     FORMAT,
+    PARTS,
     ROW_COUNT,
     ROW_OFFSET,
     ROW_SHARD,
@@ -47,7 +48,7 @@ from gnnsys.storage.scatter import Targets, scatter, scatter_memory
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.store import Store, table_path
 from gnnsys.storage.table_direct import DirectTable
-from gnnsys.storage.threads import default_workers
+from gnnsys.storage.threads import num_workers
 from gnnsys.storage.writer import SequentialWriter, read_array, write_array
 
 SHARD_BYTES = 16 << 30
@@ -90,13 +91,13 @@ def write_generation(
         ConfigError: the folder was begun with other inputs or options; says which.
         StoreBusyError, DiskSpaceError, MemoryBudgetError, CorruptStoreError: as their names say.
     """
-    x = _features(store)
+    threads, x = num_workers(workers), _features(store)
     inputs = {"store": store.id, "pool": pool.digest, "x": x.digest}
     parameters = {"layout": layout, "cache_rows": cache_rows, "shard_bytes": shard_bytes}
-    with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters, allow={"pool"}) as stage:
+    with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters, allow={"pool"}, parts=PARTS) as stage:
         if stage.finished is None:
             begun()
-            work = _Packing(stage, pool, store, x, Budget(memory), workers or default_workers(), progress)
+            work = _Packing(stage, pool, store, x, Budget(memory), threads, progress)
             files, counts = ((), {"cached": 0}) if layout == "direct" else work.packed(hottest, cache_rows, shard_bytes)
             stage.commit(counts={**work.counts(), **counts}, files=files)
     return Generation.open(folder)

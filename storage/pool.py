@@ -28,6 +28,8 @@ from gnnsys.storage.pool_index import MEND, check_index, read_index, summary
 
 FORMAT = "gnnsys-pool"
 VERSION = 1
+PARTS = ("shards", "index")
+"""Folders of a Pool."""
 VERIFY = ("first", "always", "off")
 
 

@@ -3,12 +3,16 @@
     folder/.lock             held by the one writer
     folder/.work/stage.json  what is being made: id, inputs, parameters (written first)
     folder/.work/journal     one line per finished unit: `<xxh3-64 of the JSON, hex> <JSON>\\n`
+    folder/.work/void        the attempt was refused for its inputs or options: it can only end so again
     folder/.work/...         scratch of the units
     folder/...               final files, growing
     folder/manifest.json     written last: before it exists no reader accepts the folder
 
 The order that must hold: data durable, then its journal line durable, then the unit may be relied on. A torn last
 line is what a kill leaves and is cut off; a bad line before a good one is corruption.
+
+Work begun with other inputs or options is refused, so that none is lost by mistake, unless there is nothing to lose:
+no unit was recorded, or the attempt is void. Then it is started over.
 """
 
 from __future__ import annotations
@@ -55,6 +59,7 @@ class Stage:
         inputs: identities of what goes in (digests or ids).
         parameters: everything that decides the bytes of the result.
         allow: names that may be in the folder before the work begins (an artefact inside the artefact).
+        parts: names of the subfolders that the work makes; when it starts over, their .bin and .xxh files are removed.
 
     Attributes:
         id: identity of the artefact, known before the work.
@@ -64,7 +69,7 @@ class Stage:
 
     Raises:
         StoreBusyError: another process is making it.
-        ConfigError: the folder holds, or was begun with, other inputs or parameters.
+        ConfigError: the folder holds, or has units of, work with other inputs or parameters.
         InputDataError: the folder holds files that are not ours.
     """
 
@@ -77,9 +82,10 @@ class Stage:
         inputs: Mapping[str, Any],
         parameters: Mapping[str, Any],
         allow: Collection[str] = (),
+        parts: Collection[str] = (),
     ) -> None:
         self.folder = folder
-        self._allow = allow
+        self._allow, self._parts = allow, parts
         self.id = artefact_id(kind, version, inputs, parameters)
         self.work = folder / ".work"
         self.finished: Manifest | None = None
@@ -105,6 +111,8 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._journal >= 0:
+            if isinstance(error, InputDataError | ConfigError) and self.finished is None:
+                atomic_write(self.work / _VOID, b"")
             os.close(self._journal)
             self._journal = -1
         self._stack.close()
@@ -146,15 +154,31 @@ class Stage:
             remove_tree(self.work)
             self.finished = manifest
             return
-        self.work.mkdir(exist_ok=True)
-        remove_temps(self.work)
         begun = self.work / "stage.json"
         if begun.exists():
-            self._refuse_other(*_read_stage(begun), _UNFINISHED)
-        else:
+            other = _read_stage(begun)
+            if other[0] != self.id and self._nothing_to_lose():
+                self._start_over()
+            else:
+                self._refuse_other(*other, _UNFINISHED)
+        self.work.mkdir(exist_ok=True)
+        remove_temps(self.work)
+        (self.work / _VOID).unlink(missing_ok=True)
+        if not begun.exists():
             stage = {"id": self.id, "inputs": self._inputs, "parameters": self._parameters}
             atomic_write(begun, canonical_json(stage))
         self._open_journal()
+
+    def _nothing_to_lose(self) -> bool:
+        journal = self.work / "journal"
+        return (self.work / _VOID).exists() or not journal.exists() or not any(_good_lines(journal))
+
+    def _start_over(self) -> None:
+        for part in self._parts:
+            for path in (self.folder / part).glob("*"):
+                if path.suffix in (".bin", ".xxh"):
+                    path.unlink()
+        remove_tree(self.work)
 
     def _refuse_other(self, other_id: str, inputs: Mapping[str, Any], parameters: Mapping[str, Any], hint: str) -> None:
         if other_id == self.id:
@@ -178,6 +202,7 @@ class Stage:
         fsync_dir(self.work)
 
 
+_VOID = "void"
 _FINISHED = "Use the same options, or another folder."
 _UNFINISHED = "Use the same options to continue, delete the unfinished folder to start over, or use another one."
 

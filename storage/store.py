@@ -11,13 +11,14 @@ Opening reads only the manifest. Files are hashed against it the first time this
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from gnnsys.errors import ConfigError, CorruptStoreError
+from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
 from gnnsys.storage.checksums import digest_file
 from gnnsys.storage.files import map_array, open_read
 from gnnsys.storage.manifest import FileEntry, Manifest, dtype_name, numpy_dtype, read_manifest
@@ -29,6 +30,8 @@ VERSION = 1
 
 INDPTR, INDICES, LABELS = "graph/indptr.bin", "graph/indices.bin", "labels/y.bin"
 NAME_BYTES, NAME_OFFSETS = "names/bytes.bin", "names/offsets.bin"
+PARTS = ("graph", "tables", "labels", "splits", "names")
+"""Folders of a Store."""
 
 
 def table_path(name: str) -> str:
@@ -148,12 +151,31 @@ class Store:
         """
         if name not in self.split_names:
             have = ", ".join(self.split_names) or "none"
-            raise ConfigError(
-                "GS-CFG-020",
-                f"{self.path}: no split named {name!r}; there are: {have}",
-                hint="Splits are chosen at ingest: --split given, given:K or per-class:20/30.",
-            )
+            hint = "Splits are chosen at ingest: --split given, given:K or per-class:20/30."
+            if f"{name}.0" in self.split_names:
+                hint = f"Choose a version: --split given:0 at ingest, or --seeds {name}.0 when sampling."
+            raise ConfigError("GS-CFG-020", f"{self.path}: no split named {name!r}; there are: {have}", hint=hint)
         return read_array(self.path, self.manifest.entry(split_path(name))).astype(np.int64)
+
+    def names(self, ids: np.ndarray | Sequence[int]) -> list[str]:
+        """The user's own ids of nodes `ids` (n,), in that order; repeated ids are fine.
+
+        Raises:
+            ConfigError: the Store has no names: ids were numbers already.
+            InputDataError: an id is outside [0, N).
+            CorruptStoreError: the names are not what the manifest says; both files are hashed the first time.
+        """
+        if not self.manifest.has(NAME_OFFSETS):
+            raise ConfigError(
+                "GS-CFG-022",
+                f"{self.path}: the nodes have no names",
+                hint="The source numbered them itself: node i is the source's node i, or the i-th that was kept.",
+            )
+        wanted = np.asarray(ids, dtype=np.int64).reshape(-1)
+        for bad in wanted[(wanted < 0) | (wanted >= self.num_nodes)][:1]:
+            raise InputDataError("GS-IN-023", f"{self.path}: node {bad} is outside [0, {self.num_nodes})")
+        offsets, text = self._map(NAME_OFFSETS), self._map(NAME_BYTES)
+        return [text[offsets[i] : offsets[i + 1]].tobytes().decode() for i in wanted]
 
     def table(self, name: str = "x", backend: str = "mapped") -> Table:
         """The rows of table `name`: `backend` is `mapped`, `direct` (O_DIRECT) or `memory`."""
@@ -218,6 +240,8 @@ def _check_shapes(path: Path, manifest: Manifest) -> None:
         dtypes |= {split_path(name): ids for name in manifest.counts["splits"]}
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptStoreError("GS-STORE-001", f"{path}: the manifest lacks {error}") from error
+    if manifest.has(NAME_OFFSETS):
+        expected[NAME_OFFSETS] = (counts["nodes"] + 1,)
     if manifest.has(LABELS):
         expected[LABELS] = (counts["nodes"],)
     for entry in manifest.files:

@@ -27,7 +27,8 @@ _BLOCK = 1 << 19
 def problems(store: Store, deep: bool) -> Iterator[str]:
     """Sentences about what is wrong with `store`; nothing when all is well.
 
-    Shallow: every file has its size, `indptr` starts at 0 and ends at E, splits are intact, in range and disjoint.
+    Shallow: every file has its size, `indptr` starts at 0 and ends at E, splits are intact, in range and disjoint,
+    unless the Store was made to allow an overlap.
     Deep: also every byte, every edge and every label.
     """
     broken = list(_broken_files(store, deep))
@@ -101,7 +102,7 @@ def _split_problems(store: Store) -> Iterator[str]:
         if len(ids) and (ids[0] < 0 or ids[-1] >= store.num_nodes or (np.diff(ids) <= 0).any()):
             yield f"{path}: ids are not ascending within [0, {store.num_nodes})"
             continue
-        if seen[ids].any():
+        if seen[ids].any() and not store.manifest.parameters.get("allow_overlap"):
             yield f"{path}: node {ids[np.argmax(seen[ids])]} is in another split too"
         seen[ids] = True
 

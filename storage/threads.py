@@ -9,13 +9,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from gnnsys.errors import ConfigError
+
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-def default_workers() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def num_workers(given: int | None) -> int:
+    """Threads to work with: `given`, or the cores that this process may use.
+
+    Raises:
+        ConfigError: fewer than one.
+    """
+    workers = len(os.sched_getaffinity(0)) if given is None else given
+    if workers < 1:
+        raise ConfigError(
+            "GS-CFG-003", f"workers is {workers}; it must be at least 1", hint="Leave it out to use every core."
+        )
+    return workers
 
 
 @contextmanager

@@ -32,20 +32,43 @@ from gnnsys.units import format_size, parse_size
 Epochs = Annotated[int, typer.Option(help="Epochs you plan to train; preparation is weighed against them.")]
 Layout = Annotated[str, typer.Option(help="packed | direct | auto")]
 
+_ROW_OF_NODE = "Row i is that of node i; where ids are names, of the i-th name in order of first appearance."
+_NOTES = {
+    "self_loops": "self loops",
+    "parallel_edges": "parallel edges",
+    "merged": "duplicate edges merged",
+    "dropped_loops": "self loops left out",
+    "dropped_edges": "bad edges left out",
+    "zeroed_rows": "rows with NaN or infinities set to 0 there",
+    "header_lines": "header lines skipped",
+}
+"""Counts of an ingest that are named when they are not 0."""
+
 
 def ingest(
     source: Annotated[str, typer.Argument(help="synthetic:powerlaw:nodes=1e6,edges=2e7,.. | npz:FILE | edges:FILE")],
     store: Annotated[Path, typer.Argument(help="Folder of the new Store.")],
     memory: Memory = "4GiB",
     split: Annotated[str | None, typer.Option(help="given | given:K | per-class:20/30 | none")] = None,
-    split_seed: Annotated[int, typer.Option(help="Seed of a per-class split.")] = 0,
+    split_seed: Annotated[int | None, typer.Option(help="Seed of a per-class split; 0 when not given.")] = None,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="A node may be in several given splits.")
+    ] = False,
     undirected: Annotated[
         bool, typer.Option("--undirected", help="Add reverse edges, each ordered pair once.")
     ] = False,
     largest_component: Annotated[bool, typer.Option("--largest-component", help="Keep only that.")] = False,
+    dedup: Annotated[bool, typer.Option("--dedup", help="Keep one of parallel edges.")] = False,
+    no_self_loops: Annotated[
+        bool, typer.Option("--no-self-loops", help="Leave out edges from a node to itself.")
+    ] = False,
     normalize_features: Annotated[str, typer.Option(help="none | row (rows sum to 1)")] = "none",
-    features: Annotated[Path | None, typer.Option(help="With edges:FILE, an (N, F) .npy file.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="With edges:FILE, a .npy or text file of classes.")] = None,
+    features: Annotated[Path | None, typer.Option(help=f"With edges:FILE, an (N, F) .npy file. {_ROW_OF_NODE}")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help=f"With edges:FILE, a .npy or one-column text file of classes. {_ROW_OF_NODE}"),
+    ] = None,
+    on_nan: Annotated[str, typer.Option(help="error | zero, for NaN and infinities in the features.")] = "error",
     on_bad_edge: Annotated[str, typer.Option(help="error | drop, for edges whose ids are out of range.")] = "error",
     workers: Workers = None,
     as_json: Json = False,
@@ -63,21 +86,24 @@ def ingest(
             memory=memory,
             split=split,
             split_seed=split_seed,
+            allow_overlap=allow_overlap,
             undirected=undirected,
+            dedup=dedup,
+            no_self_loops=no_self_loops,
             largest_component=largest_component,
             normalize_features=normalize_features,
             features=features,
             labels=labels,
+            on_nan=on_nan,
             on_bad_edge=on_bad_edge,
             workers=workers,
             progress=report,
         )
     counts = dict(made.manifest.counts)
     result = {"store": str(store), "store_id": made.id, "store_digest": made.digest, **counts}
-    merged = f", {counts['merged']:,} duplicate edges merged" if counts.get("merged") else ""
-    merged += f", {counts['dropped_edges']:,} bad edges left out" if counts["dropped_edges"] else ""
+    notes = "".join(f", {counts[key]:,} {what}" for key, what in _NOTES.items() if counts[key])
     text = (
-        f"{store}: {made.num_nodes:,} nodes, {made.num_edges:,} edges{merged}, {made.num_classes} classes, "
+        f"{store}: {made.num_nodes:,} nodes, {made.num_edges:,} edges, {made.num_classes} classes{notes}, "
         f"splits {', '.join(made.split_names) or 'none'} ({time.perf_counter() - start:.1f} s)"
     )
     emit(result, text, as_json)

@@ -39,6 +39,7 @@ class ArraySource:
     """
 
     names: Names | None = None
+    header_lines = 0
     num_classes: int | None = None
 
     def __init__(

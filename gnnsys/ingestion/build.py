@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,14 @@ from gnnsys.ingestion.topology import write_topology
 from gnnsys.progress import Progress, silent
 from gnnsys.storage.files import map_array, require_free
 from gnnsys.storage.stage import Stage
-from gnnsys.storage.store import FORMAT, LABELS, VERSION, Store, id_dtype, split_path
+from gnnsys.storage.store import FORMAT, LABELS, PARTS, VERSION, Store, id_dtype, split_path
+from gnnsys.storage.threads import num_workers
 from gnnsys.storage.writer import write_array
 from gnnsys.units import format_size, parse_size
 
 MIN_MEMORY = 16 << 20
+_MAX_NODES_PER_EDGE, _FEW_NODES = 100, 1_000_000
+"""Ids that only the edges tell of may be this sparse: beyond it they are keys of something else."""
 
 
 def ingest(
@@ -34,10 +36,14 @@ def ingest(
     *,
     memory: str | int = "4GiB",
     split: str | None = None,
-    split_seed: int = 0,
+    split_seed: int | None = None,
+    allow_overlap: bool = False,
     largest_component: bool = False,
     undirected: bool = False,
+    dedup: bool = False,
+    no_self_loops: bool = False,
     normalize_features: str = "none",
+    on_nan: str = "error",
     features: str | Path | None = None,
     labels: str | Path | None = None,
     workers: int | None = None,
@@ -50,11 +56,16 @@ def ingest(
         source: `synthetic:powerlaw:nodes=..,edges=..`, `npz:FILE`, `edges:FILE`, or a Source.
         memory: what this may grow by; decides how much is sorted at a time, never what is written.
         split: `given` (the default), `given:K`, `per-class:20/30` or `none`.
+        split_seed: of a per-class split; 0 when None.
+        allow_overlap: a node may be in several of the given splits.
         largest_component: keep only the largest weakly connected component, nodes renumbered in order.
         undirected: add the reverse of every edge, then keep each ordered pair once.
+        dedup: keep one of parallel edges; no_self_loops: leave out edges from a node to itself. Both are counted.
         normalize_features: `row` divides every row of `x` by its sum.
-        features, labels: files beside `edges:FILE`.
+        features, labels: files beside `edges:FILE`, a row per node; where ids are names, row i is that of the i-th
+            name in order of first appearance (`Store.names` gives them).
         workers: threads; default the processors this process may use.
+        on_nan: `error`, or `zero` (counted) for NaN and infinities in `x`.
         on_bad_edge: `error`, or `drop` (counted) for edges whose ids are out of range.
 
     Raises:
@@ -63,22 +74,26 @@ def ingest(
         MemoryBudgetError, DiskSpaceError: it does not fit.
     """
     budget = _budget(memory)
-    threads = len(os.sched_getaffinity(0)) if workers is None else workers
-    if threads < 1:
-        raise ConfigError("GS-CFG-107", f"workers is {threads}; it must be at least 1")
+    threads = num_workers(workers)
     opened = open_source(source, features, labels)
-    rule = parse_split(split, split_seed)
+    rule = parse_split(split, split_seed, allow_overlap)
     _check_choice("normalize_features", normalize_features, ("none", "row"))
+    _check_choice("on_nan", on_nan, ("error", "zero"))
     _check_choice("on_bad_edge", on_bad_edge, ("error", "drop"))
     parameters = {
         "split": rule.parameters,
+        "allow_overlap": allow_overlap,
         "undirected": undirected,
+        "dedup": dedup or undirected,
+        "no_self_loops": no_self_loops,
         "largest_component": largest_component,
         "normalize_features": normalize_features,
+        "on_nan": on_nan,
         "on_bad_edge": on_bad_edge,
     }
     folder = Path(out)
-    with Stage(folder, FORMAT, VERSION, inputs=opened.fingerprint(), parameters=parameters) as stage:
+    inputs = opened.fingerprint()
+    with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters, parts=PARTS) as stage:
         if stage.finished is None:
             _build(Job(stage, budget, threads, progress), opened, rule, parameters)
     return Store.open(folder)
@@ -103,20 +118,33 @@ def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
 def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, Any]) -> None:
     require_free(job.stage.folder, source.input_bytes(), "unpacking the input")
     source.prepare(job)
-    undirected = bool(parameters["undirected"])
-    _require_disk(job, source, undirected, bool(parameters["largest_component"]))
-    runs = sort_edges(job, source, both=undirected, drop_bad=parameters["on_bad_edge"] == "drop")
+    _refuse_changes_of_nothing(source, parameters)
+    undirected, renumbered = bool(parameters["undirected"]), bool(parameters["largest_component"])
+    _require_disk(job, source, source.num_nodes or 0, undirected, renumbered)
+    runs = sort_edges(
+        job,
+        source,
+        both=undirected,
+        drop_bad=parameters["on_bad_edge"] == "drop",
+        loops=not parameters["no_self_loops"],
+    )
     num_given = _num_nodes(source, runs)
+    if source.num_nodes is None:
+        _require_disk(job, source, num_given, undirected, renumbered)
     num_nodes, kept = num_given, None
-    if parameters["largest_component"]:
+    if renumbered:
         runs, kept = keep_largest_component(job, runs, num_given)
         num_nodes = len(kept)
-    graph, totals = write_topology(job, runs, num_nodes, unique=undirected)
+    unique = bool(parameters["dedup"])
+    graph, totals = write_topology(job, runs, num_nodes, unique=unique)
     files = [*graph]
+    num_classes = zeroed_rows = 0
     for name, rows in source.tables.items():
         normalize = name == "x" and parameters["normalize_features"] == "row"
-        files += write_table(job, name, selected_rows(rows, kept), normalize=normalize)
-    num_classes = 0
+        fill = name == "x" and parameters["on_nan"] == "zero"
+        entries, zeroed = write_table(job, name, selected_rows(rows, kept), normalize=normalize, fill=fill)
+        files += entries
+        zeroed_rows += zeroed
     if source.labels is not None:
         entries, num_classes = write_labels(job, selected_rows(source.labels, kept), source.num_classes)
         files += entries
@@ -136,18 +164,30 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
         "classes": num_classes,
         "max_degree": totals.max_degree,
         "splits": list(splits),
-        "merged": totals.repeats if undirected else 0,
-        "parallel_edges": 0 if undirected else totals.repeats,
+        "merged": totals.repeats if unique else 0,
+        "parallel_edges": 0 if unique else totals.repeats,
         "self_loops": totals.loops,
+        "dropped_loops": runs.dropped_loops,
         "dropped_edges": runs.dropped,
+        "zeroed_rows": zeroed_rows,
+        "header_lines": source.header_lines,
     }
     job.stage.commit(counts=counts, files=tuple(files))
 
 
-def _require_disk(job: Job, source: Source, undirected: bool, renumbered: bool) -> None:
+def _refuse_changes_of_nothing(source: Source, parameters: Mapping[str, Any]) -> None:
+    for option, usual in (("normalize_features", "none"), ("on_nan", "error")):
+        if parameters[option] != usual and "x" not in source.tables:
+            raise ConfigError(
+                "GS-CFG-109",
+                f"{option} is {parameters[option]!r}, but the source has no features",
+                hint="Leave it out, or give features.",
+            )
+
+
+def _require_disk(job: Job, source: Source, num_nodes: int, undirected: bool, renumbered: bool) -> None:
     """Refuse before the work when the volume cannot hold scratch and result with 5 % to spare."""
     num_keys = source.num_edges * (2 if undirected else 1)
-    num_nodes = source.num_nodes or 0
     rows = [*source.tables.values(), *([source.labels] if source.labels else [])]
     row_bytes = sum(r.num_rows * r.columns * max(r.dtype.itemsize, 4) for r in rows)
     # Runs and topology; a second set of runs, node numbers and node ids when nodes are renumbered.
@@ -165,6 +205,14 @@ def _num_nodes(source: Source, runs: Runs) -> int:
     num_nodes = runs.max_id + 1 if source.num_nodes is None else source.num_nodes
     if num_nodes > MAX_NODES:
         raise InputDataError("GS-IN-105", f"{num_nodes} nodes; this version stores at most {MAX_NODES}")
+    if source.num_nodes is None and num_nodes > _MAX_NODES_PER_EDGE * source.num_edges + _FEW_NODES:
+        raise InputDataError(
+            "GS-IN-125",
+            f"the largest node id is {runs.max_id:,} among {source.num_edges:,} edges: almost all nodes would be "
+            "isolated",
+            hint="Ids number the nodes from 0. Renumber them, or write them as names (n4711), which are numbered for "
+            "you; if the nodes are there, say how many with --features or --labels.",
+        )
     rows = {**source.tables, **({"labels": source.labels} if source.labels is not None else {})}
     for name, table in rows.items():
         if table.num_rows != num_nodes:

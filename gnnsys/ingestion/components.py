@@ -36,7 +36,8 @@ def keep_largest_component(job: Job, runs: Runs, num_nodes: int) -> tuple[Runs, 
             if f"kept/{number}" not in job.stage.done:
                 job.stage.record(f"kept/{number}", **write_run(job, f"kept-{number}.bin", _renumbered(run, numbers)))
     kept = job.stage.done["component"]["kept"]
-    return open_runs(job, "kept", runs.dropped), map_array(job.stage.work / "kept.bin", "<i8", (kept,))
+    ids = map_array(job.stage.work / "kept.bin", "<i8", (kept,))
+    return open_runs(job, "kept", runs.dropped, runs.dropped_loops), ids
 
 
 def _number(job: Job, runs: Runs, parent: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from gnnsys.errors import InputDataError
 from gnnsys.ingestion.arrays import rows_of_array
 from gnnsys.ingestion.npy import map_npy
 from gnnsys.ingestion.source import Names, Rows
-from gnnsys.ingestion.text import parse_columns
+from gnnsys.ingestion.text import EDGES, LABELS, line_of_row, parse_columns
 from gnnsys.storage.checksums import digest_file
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class EdgeListSource:
         path: `.npy` (E, 2) or (2, E) integers ((2, 2) counts as the latter), else text, `.gz` or plain.
         features: `.npy` (N, F); N is then the number of nodes.
         labels: `.npy` (N,) or text with one integer per row.
+
+    Row i of both belongs to node i; when the ids are names, to the i-th name in order of first appearance.
     """
 
     num_classes: int | None = None
@@ -38,7 +40,7 @@ class EdgeListSource:
                 raise InputDataError("GS-IN-100", f"{file}: no such file")
         self._pairs = np.empty((0, 2), dtype=np.int64)
         self.num_nodes: int | None = None
-        self.num_edges = 0
+        self.num_edges = self.header_lines = 0
         self.tables: Mapping[str, Rows] = {}
         self.labels: Rows | None = None
         self.names: Names | None = None
@@ -54,6 +56,7 @@ class EdgeListSource:
         return sum(file.stat().st_size * factors.get(file.suffix, 2) for file in files)
 
     def prepare(self, job: Job) -> None:
+        self.header_lines = 0
         if self._features is not None:
             features = map_npy(self._features)
             if features.ndim != 2:
@@ -70,12 +73,15 @@ class EdgeListSource:
         return np.array(pairs[:, 0], dtype=np.int64), np.array(pairs[:, 1], dtype=np.int64)
 
     def edge_place(self, number: int) -> str:
-        return f"{self._path} edge {number:,}"
+        if self._path.suffix == ".npy":
+            return f"{self._path} edge {number:,}"
+        return f"{self._path} row {line_of_row(self._path, number):,}"
 
     def _read_pairs(self, job: Job) -> np.ndarray:
         if self._path.suffix != ".npy":
-            columns = parse_columns(job, self._path, 2, allow_names=True)
+            columns = parse_columns(job, self._path, EDGES)
             self.names = columns.names
+            self.header_lines += columns.header
             return columns.values
         pairs = map_npy(self._path)
         if pairs.ndim != 2 or 2 not in pairs.shape or pairs.dtype.kind not in "iu":
@@ -86,7 +92,9 @@ class EdgeListSource:
 
     def _read_labels(self, job: Job, path: Path) -> np.ndarray:
         if path.suffix != ".npy":
-            return parse_columns(job, path, 1, allow_names=False).values[:, 0]
+            columns = parse_columns(job, path, LABELS)
+            self.header_lines += columns.header
+            return columns.values[:, 0]
         labels = map_npy(path)
         if labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]

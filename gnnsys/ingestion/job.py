@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +16,6 @@ from gnnsys.storage.files import disk_errors, open_sized, write_all
 from gnnsys.storage.manifest import FileEntry
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.writer import SequentialWriter
-
-_T = TypeVar("_T")
 
 MAX_UNIT_BYTES = 64 << 20
 MAX_BLOCK_BYTES = 4 << 20
@@ -81,20 +77,3 @@ def write_scratch(path: Path, pieces: Iterable[np.ndarray]) -> None:
             os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def in_order(make: Callable[[int], _T], numbers: range, workers: int) -> Generator[_T, None, None]:
-    """`make(n)` for every number in order, made by `workers` threads at most `workers + 1` ahead."""
-    if workers <= 1 or len(numbers) <= 1:
-        yield from map(make, numbers)
-        return
-    waiting = iter(numbers)
-    with ThreadPoolExecutor(workers, thread_name_prefix="gnnsys-ingest") as pool:
-        pending: list[Future[_T]] = [pool.submit(make, n) for n in islice(waiting, workers + 1)]
-        try:
-            while pending:
-                yield pending.pop(0).result()
-                pending.extend(pool.submit(make, n) for n in islice(waiting, 1))
-        finally:
-            for future in pending:
-                future.cancel()

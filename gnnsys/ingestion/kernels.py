@@ -25,10 +25,12 @@ _CENTRE, _SPREAD = np.float32(131070.0), np.float32(1.7320508 / 65536.0)
 
 
 @numba.njit(nogil=True, cache=True)
-def pack_edges(src: np.ndarray, dst: np.ndarray, limit: int, both: bool, out: np.ndarray) -> tuple[int, int, int]:
-    """out (>= E or 2E,) uint64 <- keys of edges (E,) int64 within [0, limit), and of their reverses when `both`;
-    returns (keys written, position of the first bad edge or -1, number of bad edges)."""
-    n, first_bad, bad = 0, -1, 0
+def pack_edges(
+    src: np.ndarray, dst: np.ndarray, limit: int, both: bool, loops: bool, out: np.ndarray
+) -> tuple[int, int, int, int]:
+    """out (>= E or 2E,) uint64 <- keys of edges (E,) int64 within [0, limit), and of their reverses when `both`; self
+    loops only with `loops`. Returns (keys written, position of the first bad edge or -1, bad edges, loops left out)."""
+    n, first_bad, bad, dropped_loops = 0, -1, 0, 0
     for i in range(src.shape[0]):
         s, d = src[i], dst[i]
         if s < 0 or d < 0 or s >= limit or d >= limit:
@@ -36,12 +38,15 @@ def pack_edges(src: np.ndarray, dst: np.ndarray, limit: int, both: bool, out: np
                 first_bad = i
             bad += 1
             continue
+        if s == d and not loops:
+            dropped_loops += 1
+            continue
         out[n] = (np.uint64(d) << _SHIFT) | np.uint64(s)
         n += 1
         if both and s != d:
             out[n] = (np.uint64(s) << _SHIFT) | np.uint64(d)
             n += 1
-    return n, first_bad, bad
+    return n, first_bad, bad, dropped_loops
 
 
 @numba.njit(nogil=True, cache=True)
@@ -236,7 +241,7 @@ def add_centroids(centroids: np.ndarray, classes: np.ndarray, out: np.ndarray) -
 
 
 _NEWLINE, _RETURN, _SPACE, _TAB, _COMMA, _SEMICOLON, _MINUS, _HASH, _PERCENT = 10, 13, 32, 9, 44, 59, 45, 35, 37
-OK, NOT_A_NUMBER, TOO_FEW, TOO_LARGE, NUL = 0, 1, 2, 3, 4
+OK, NOT_A_NUMBER, TOO_FEW, TOO_LARGE, NUL, TOO_MANY, QUOTED = 0, 1, 2, 3, 4, 5, 6
 
 
 @numba.njit(nogil=True, cache=True)
@@ -270,9 +275,9 @@ def _field(text: np.ndarray, at: int, stop: int) -> tuple[Any, int, int]:
 
 
 @numba.njit(nogil=True, cache=True)
-def parse_rows(text: np.ndarray, out: np.ndarray) -> tuple[int, int, int]:
-    """out (rows, C) int64 <- first C integers of each line of text (uint8, whole lines); blank and comment lines are
-    skipped. Returns (rows written, lines read, error of the line after those or OK)."""
+def parse_rows(text: np.ndarray, more: bool, out: np.ndarray) -> tuple[int, int, int]:
+    """out (rows, C) int64 <- first C integers of each line of text (uint8, whole lines), `more` columns are ignored or
+    an error; blank and comment lines are skipped. Returns (rows, lines read, error of the line after those or OK)."""
     at, rows, lines = 0, 0, 0
     while at < text.shape[0]:
         stop = at
@@ -287,6 +292,8 @@ def parse_rows(text: np.ndarray, out: np.ndarray) -> tuple[int, int, int]:
                 if error != OK:
                     return rows, lines, error
                 out[rows, c] = value
+            if at < end and not more:
+                return rows, lines, TOO_MANY
             rows += 1
         lines += 1
         at = stop + 1

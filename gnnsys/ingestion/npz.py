@@ -50,6 +50,7 @@ class NpzSource:
     """A graph in a .npz archive."""
 
     names: Names | None = None
+    header_lines = 0
     num_classes: int | None = None
 
     def __init__(self, path: Path) -> None:

@@ -47,4 +47,8 @@ def _path(given: str | Path | None) -> Path | None:
 
 def _refuse_files(features: str | Path | None, labels: str | Path | None, kind: str) -> None:
     if features is not None or labels is not None:
-        raise ConfigError("GS-CFG-105", f"--features and --labels go with edges:FILE, not with {kind}")
+        raise ConfigError(
+            "GS-CFG-105",
+            f"--features and --labels go with edges:FILE, not with {kind}",
+            hint="Leave them out: the source has its own, or none.",
+        )

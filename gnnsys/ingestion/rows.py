@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from gnnsys.errors import InputDataError, MemoryBudgetError
-from gnnsys.ingestion.job import Job, in_order
+from gnnsys.ingestion.job import Job
 from gnnsys.ingestion.kernels import bad_rows, normalize_rows
 from gnnsys.ingestion.source import Rows
 from gnnsys.storage.files import map_array
 from gnnsys.storage.manifest import FileEntry
 from gnnsys.storage.store import LABELS, table_path
+from gnnsys.storage.threads import in_order
 from gnnsys.units import format_size
 
 MAX_CLASSES = 1 << 31
@@ -42,11 +42,14 @@ def selected_rows(rows: Rows, kept: np.ndarray | None) -> Rows:
     return Rows(len(kept), rows.columns, rows.dtype, read)
 
 
-def write_table(job: Job, name: str, rows: Rows, *, normalize: bool) -> tuple[FileEntry, ...]:
+def write_table(job: Job, name: str, rows: Rows, *, normalize: bool, fill: bool) -> tuple[tuple[FileEntry, ...], int]:
     """`tables/<name>.bin`; with `normalize` float32 rows that sum to 1 (rows that sum to 0 stay as they are).
 
+    NaN and infinities become 0 with `fill`, before that; also returns the number of rows that held any.
+
     Raises:
-        InputDataError: a type that is not stored, or a NaN or an infinity (the first row and how many).
+        InputDataError: a type that is not stored, or, without `fill`, a NaN or an infinity (the first row and how
+            many).
     """
     if rows.dtype.str[1:] not in _STORED:
         raise InputDataError(
@@ -55,14 +58,17 @@ def write_table(job: Job, name: str, rows: Rows, *, normalize: bool) -> tuple[Fi
             hint="Convert them to float32.",
         )
 
-    def change(block: np.ndarray, start: int) -> np.ndarray:
-        if _bad_rows(block)[1]:
+    def change(block: np.ndarray, start: int) -> tuple[np.ndarray, int]:
+        bad = _bad_rows(block)[1]
+        if bad and not fill:
             raise _not_finite(job, name, rows, start)
+        if bad:
+            block = np.where(np.isfinite(block), block, block.dtype.type(0))
         if not normalize:
-            return block
+            return block, bad
         out = np.empty(block.shape, dtype=np.float32)
         normalize_rows(_computable(block), out)
-        return out
+        return out, bad
 
     dtype = np.dtype(np.float32) if normalize else rows.dtype.newbyteorder("=")
     return _write(job, table_path(name), "table", rows, dtype, change)
@@ -80,7 +86,7 @@ def write_labels(job: Job, labels: Rows, num_classes: int | None) -> tuple[tuple
         )
     limit = MAX_CLASSES if num_classes is None else num_classes
 
-    def change(block: np.ndarray, start: int) -> np.ndarray:
+    def change(block: np.ndarray, start: int) -> tuple[np.ndarray, int]:
         out = _whole(block, start)
         bad = ((out < -1) | (out >= limit)).any(axis=1)
         if bad.any():
@@ -90,9 +96,9 @@ def write_labels(job: Job, labels: Rows, num_classes: int | None) -> tuple[tuple
                 f"expected -1 (unlabelled) or a class in [0, {limit})",
                 hint="Number the classes from 0.",
             )
-        return out
+        return out, 0
 
-    entries = _write(job, LABELS, "labels", labels, np.dtype(np.int64), change, shape=(labels.num_rows,))
+    entries, _ = _write(job, LABELS, "labels", labels, np.dtype(np.int64), change, shape=(labels.num_rows,))
     if num_classes is None:
         written = map_array(job.stage.folder / LABELS, "<i8", (labels.num_rows,))
         num_classes = 1 + max((int(written[a : a + _STEP].max()) for a in range(0, len(written), _STEP)), default=-1)
@@ -105,37 +111,40 @@ def _write(
     role: str,
     rows: Rows,
     dtype: np.dtype,
-    change: Callable[[np.ndarray, int], np.ndarray],
+    change: Callable[[np.ndarray, int], tuple[np.ndarray, int]],
     shape: tuple[int, ...] | None = None,
-) -> tuple[FileEntry, ...]:
+) -> tuple[tuple[FileEntry, ...], int]:
+    """The file's entries, and the sum of what `change` counted."""
     entries = job.finished_files(path)
     if entries is not None:
-        return entries
-    state: dict[str, Any] = job.stage.done.get(f"part/{path}", {"rows": 0, "file": None})
+        return entries, job.facts(path)["changed"]
+    state: dict[str, Any] = job.stage.done.get(f"part/{path}", {"rows": 0, "file": None, "changed": 0})
+    changed: int = state["changed"]
     row_bytes = max(1, rows.columns * max(dtype.itemsize, rows.dtype.itemsize))
     _require_room(job, path, row_bytes)
     step = max(1, job.block_bytes // row_bytes)
     writer = job.writer(path, state["file"], num_bytes=rows.num_rows * rows.columns * dtype.itemsize)
     starts = range(state["rows"], rows.num_rows, step)
 
-    def make(start: int) -> np.ndarray:
+    def make(start: int) -> tuple[np.ndarray, int]:
         return change(rows.read(start, min(start + step, rows.num_rows)), start)
 
     try:
         durable = writer.num_bytes
-        with closing(in_order(make, starts, job.workers)) as blocks:
-            for start, block in zip(starts, blocks, strict=True):
+        with in_order(make, starts, job.workers) as blocks:
+            for start, (block, count) in zip(starts, blocks, strict=True):
                 writer.append(block)
+                changed += count
                 job.progress(f"write {path}", start + len(block), rows.num_rows)
                 if writer.num_bytes - durable >= job.unit_bytes:
                     writer.sync()
                     durable = writer.num_bytes
-                    job.stage.record(f"part/{path}", rows=start + len(block), file=writer.state())
+                    job.stage.record(f"part/{path}", rows=start + len(block), file=writer.state(), changed=changed)
         entries = writer.finish(dtype, shape or (rows.num_rows, rows.columns), role)
     finally:
         writer.close()
-    job.finish_files(path, entries)
-    return entries
+    job.finish_files(path, entries, changed=changed)
+    return entries, changed
 
 
 def _require_room(job: Job, path: str, row_bytes: int) -> None:
@@ -177,7 +186,7 @@ def _not_finite(job: Job, name: str, rows: Rows, start: int) -> InputDataError:
     return InputDataError(
         "GS-IN-120",
         f"table {name}: {count} rows hold a NaN or an infinity, the first is row {first}",
-        hint="Fill or remove them before ingesting.",
+        hint="--on-nan zero puts 0 in their place.",
     )
 
 

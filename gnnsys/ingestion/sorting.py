@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from gnnsys.errors import InputDataError
-from gnnsys.ingestion.job import Job, in_order, write_scratch
+from gnnsys.ingestion.job import Job, write_scratch
 from gnnsys.ingestion.kernels import key_facts, pack_edges
 from gnnsys.ingestion.source import Source
 from gnnsys.storage.direct import aligned_buffer
 from gnnsys.storage.files import map_array
+from gnnsys.storage.threads import in_order
 
 MAX_NODES = (1 << 32) - 1
 """Both ends of an edge share one 64-bit key, and the key after the last must fit too."""
@@ -41,42 +42,45 @@ class Runs:
     """Largest node id, -1 without edges."""
     dropped: int
     """Edges left out because an end was out of range."""
+    dropped_loops: int
+    """Self loops left out because they were not wanted."""
 
     @property
     def num_keys(self) -> int:
         return sum(len(run) for run in self.maps)
 
 
-def sort_edges(job: Job, source: Source, *, both: bool, drop_bad: bool) -> Runs:
-    """Sorted runs of all edges of `source`, and of their reverses when `both`.
+def sort_edges(job: Job, source: Source, *, both: bool, drop_bad: bool, loops: bool) -> Runs:
+    """Sorted runs of all edges of `source`, and of their reverses when `both`, without self loops unless `loops`.
 
     Raises:
         InputDataError: an id is negative or not below the number of nodes, unless `drop_bad`.
     """
     done = list(_payloads(job, "run"))
-    at, dropped = (done[-1]["edges"], done[-1]["dropped"]) if done else (0, 0)
+    last = done[-1] if done else {"edges": 0, "dropped": 0, "dropped_loops": 0}
+    at, dropped, dropped_loops = last["edges"], last["dropped"], last["dropped_loops"]
     if at < source.num_edges:
         buffer = aligned_buffer(job.sort_bytes // 8 * 8).view(np.uint64)
         chunk = len(buffer) // (2 if both else 1)
         for number, start in enumerate(range(at, source.num_edges, chunk), len(done)):
             stop = min(start + chunk, source.num_edges)
             filled = 0
-            with closing(_packed(job, source, start, stop, both, drop_bad)) as blocks:
-                for keys, bad in blocks:
+            with closing(_packed(job, source, start, stop, both, drop_bad, loops)) as blocks:
+                for keys, bad, looped in blocks:
                     buffer[filled : filled + len(keys)] = keys
-                    filled, dropped = filled + len(keys), dropped + bad
+                    filled, dropped, dropped_loops = filled + len(keys), dropped + bad, dropped_loops + looped
             buffer[:filled].sort()
             facts = write_run(job, f"run-{number}.bin", [buffer[:filled]])
-            job.stage.record(f"run/{number}", edges=stop, dropped=dropped, **facts)
-    return open_runs(job, "run", dropped)
+            job.stage.record(f"run/{number}", edges=stop, dropped=dropped, dropped_loops=dropped_loops, **facts)
+    return open_runs(job, "run", dropped, dropped_loops)
 
 
-def open_runs(job: Job, unit: str, dropped: int | None = None) -> Runs:
+def open_runs(job: Job, unit: str, dropped: int, dropped_loops: int) -> Runs:
     """The runs that were journalled as `<unit>/0`, `<unit>/1`, ..."""
     payloads = list(_payloads(job, unit))
     maps = [map_array(job.stage.work / p["file"], "<u8", (p["keys"],)) for p in payloads]
     total = sum(p["total"] for p in payloads) % (1 << 64)
-    return Runs(maps, total, max((p["max_id"] for p in payloads), default=-1), dropped or 0)
+    return Runs(maps, total, max((p["max_id"] for p in payloads), default=-1), dropped, dropped_loops)
 
 
 def write_run(job: Job, file: str, pieces: Iterable[np.ndarray]) -> dict[str, Any]:
@@ -95,23 +99,24 @@ def write_run(job: Job, file: str, pieces: Iterable[np.ndarray]) -> dict[str, An
 
 
 def _packed(
-    job: Job, source: Source, start: int, stop: int, both: bool, drop_bad: bool
-) -> Generator[tuple[np.ndarray, int], None, None]:
-    """Keys of edges start .. stop block by block, with the number of bad edges left out of each."""
+    job: Job, source: Source, start: int, stop: int, both: bool, drop_bad: bool, loops: bool
+) -> Generator[tuple[np.ndarray, int, int], None, None]:
+    """Keys of edges start .. stop block by block, with the numbers of bad edges and of loops left out of each."""
     step = min(_MAX_BLOCK_EDGES, max(_MIN_BLOCK_EDGES, job.block_bytes // _BYTES_PER_EDGE))
     limit = MAX_NODES if source.num_nodes is None else source.num_nodes
 
-    def pack(first: int) -> tuple[np.ndarray, int]:
+    def pack(first: int) -> tuple[np.ndarray, int, int]:
         src, dst = source.edges(first, min(first + step, stop))
         keys = np.empty(len(src) * (2 if both else 1), dtype=np.uint64)
-        filled, first_bad, bad = pack_edges(src, dst, limit, both, keys)
+        filled, first_bad, bad, looped = pack_edges(src, dst, limit, both, loops, keys)
         if bad and not drop_bad:
             raise _bad_edge(source, first + first_bad, int(src[first_bad]), int(dst[first_bad]), limit)
-        return keys[:filled], bad
+        return keys[:filled], bad, looped
 
-    for number, block in enumerate(in_order(pack, range(start, stop, step), job.workers)):
-        job.progress("sort edges", start + number * step, source.num_edges)
-        yield block
+    with in_order(pack, range(start, stop, step), job.workers) as blocks:
+        for number, block in enumerate(blocks):
+            job.progress("sort edges", start + number * step, source.num_edges)
+            yield block
 
 
 def _bad_edge(source: Source, number: int, src: int, dst: int, limit: int) -> InputDataError:

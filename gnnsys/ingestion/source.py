@@ -48,6 +48,8 @@ class Source(Protocol):
     labels: Rows | None
     """One column of integers, -1 = unlabelled."""
     names: Names | None
+    header_lines: int
+    """First lines of text files that were taken for column names and skipped."""
 
     @property
     def splits(self) -> list[dict[str, np.ndarray]]:

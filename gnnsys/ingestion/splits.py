@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class SplitRule:
     train: int = 0
     valid: int = 0
     seed: int = 0
+    overlap: bool = False
+    """A node may be in several of the given splits."""
 
     @property
     def parameters(self) -> str:
@@ -36,23 +38,38 @@ class SplitRule:
         return self.kind if self.version is None else f"{self.kind}:{self.version}"
 
 
-def parse_split(text: str | None, seed: int) -> SplitRule:
-    """The rule of `given`, `given:K`, `per-class:20/30`, `none`; None is `given`.
+def parse_split(text: str | None, seed: int | None = None, overlap: bool = False) -> SplitRule:
+    """The rule of `given`, `given:K`, `per-class:20/30`, `none`; None is `given`. The seed is 0 when None.
 
     Raises:
-        ConfigError: none of these.
+        ConfigError: none of these, or a seed or an overlap for a rule that has no use for it.
     """
-    if text is None or text == "given":
-        return SplitRule("given")
-    if text == "none":
-        return SplitRule("none")
+    rule = _rule("given" if text is None else text)
+    if seed is not None and rule.kind != "per-class":
+        raise ConfigError(
+            "GS-CFG-108",
+            f"--split-seed {seed} was given with --split {rule.parameters}, which draws nothing",
+            hint="Leave it out, or draw a split: --split per-class:20/30.",
+        )
+    if overlap and rule.kind != "given":
+        raise ConfigError(
+            "GS-CFG-108",
+            f"--allow-overlap was given with --split {rule.parameters}, whose splits never overlap",
+            hint="Leave it out.",
+        )
+    if seed is not None and not 0 <= seed < 1 << 63:
+        raise ConfigError("GS-CFG-106", f"--split-seed is {seed}; it must be 0 or more, and less than 2**63")
+    return replace(rule, seed=seed or 0, overlap=overlap)
+
+
+def _rule(text: str) -> SplitRule:
+    if text in ("given", "none"):
+        return SplitRule(text)
     if text.startswith("given:") and text[6:].isdigit():
         return SplitRule("given", version=int(text[6:]))
     match = _PER_CLASS.fullmatch(text)
     if match and int(match[1]) > 0 and int(match[2]) > 0:
-        if not 0 <= seed < 1 << 63:
-            raise ConfigError("GS-CFG-106", f"--split-seed is {seed}; it must be 0 or more, and less than 2**63")
-        return SplitRule("per-class", train=int(match[1]), valid=int(match[2]), seed=seed)
+        return SplitRule("per-class", train=int(match[1]), valid=int(match[2]))
     raise ConfigError(
         "GS-CFG-101", f"--split {text!r} is not known", hint="Write given, given:K, per-class:20/30 or none."
     )
@@ -102,7 +119,8 @@ def _given(
     out: dict[str, np.ndarray] = {}
     for number, version in enumerate(versions):
         ordered = {name: _ascending(name, ids, num_given) for name, ids in version.items()}
-        _refuse_overlap(ordered)
+        if not rule.overlap:
+            _refuse_overlap(ordered)
         for name, ids in ordered.items():
             out[name if len(versions) == 1 else f"{name}.{number}"] = _selected(ids, kept)
     return out
@@ -134,7 +152,7 @@ def _refuse_overlap(splits: Mapping[str, np.ndarray]) -> None:
                 raise InputDataError(
                     "GS-IN-142",
                     f"node {shared[0]} is in split {second} and in split {first} ({len(shared)} such nodes)",
-                    hint="A node may be in one split only, or its label leaks.",
+                    hint="A node in two splits leaks its label; --allow-overlap takes them as they are.",
                 )
 
 

@@ -76,6 +76,8 @@ def parse_powerlaw(text: str) -> PowerLaw:
             close = difflib.get_close_matches(name, types, n=1)
             hint = f"Did you mean {close[0]}?" if close else f"Keys are {', '.join(types)}."
             raise ConfigError("GS-CFG-110", f"synthetic:powerlaw: unknown key {name!r}", hint=hint)
+        if name in values:
+            raise ConfigError("GS-CFG-114", f"synthetic:powerlaw: {name} is given twice", hint="Give it once.")
         try:
             values[name] = types[name](value)
         except ValueError:
@@ -119,6 +121,7 @@ class PowerLawSource:
     """The generated graph as a Source."""
 
     names: Names | None = None
+    header_lines = 0
 
     def __init__(self, spec: PowerLaw) -> None:
         self.spec = spec

@@ -1,8 +1,9 @@
-"""Text of node ids (csv, tsv, blanks; plain or .gz) into raw int64 columns in scratch files.
+"""Text of edges or of labels (csv, tsv, blanks; plain or .gz) into raw int64 columns in scratch files.
 
 The first line with data decides: integers are ids as they are, anything else is a name, numbered from 0 in order of
-first appearance. A first line of words above a line of integers is a header. Lines that are blank or begin with # or %
-are skipped, columns beyond those needed are ignored.
+first appearance. A first line is a header when it stands above a line of integers, or when its first two fields are
+column names (`HEADER_WORDS`); one whose column names stand elsewhere is refused. Lines that are blank or begin with #
+or % are skipped. An edge is the first two columns, more are ignored; a label is the only column.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import re
 import zlib
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -29,8 +31,9 @@ MAX_LINE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _INTEGER = re.compile(rb"-?\d+")
 _FLOAT = re.compile(rb"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
-_HEADER_WORDS = set(
-    b"src dst source target from to u v head tail node1 node2 src_id dst_id source_id target_id node_1 node_2".split()
+HEADER_WORDS = frozenset(
+    b"src dst source target from to u v head tail user item "
+    b"id1 id2 node1 node2 id_1 id_2 node_1 node_2 src_id dst_id source_id target_id user_id item_id".split()
 )
 _NAME_BYTES = 200
 """Memory of one name beside its characters: bytes object, number, dictionary slot while the dictionary doubles."""
@@ -44,7 +47,27 @@ _PROBLEMS = {
     kernels.TOO_FEW: ("GS-IN-106", "has too few columns", "A row is source, destination."),
     kernels.TOO_LARGE: ("GS-IN-107", "holds a number of more than 18 digits", "Ids are less than 2^32."),
     kernels.NUL: ("GS-IN-109", "holds a NUL byte", "The file is binary or damaged."),
+    kernels.TOO_MANY: ("GS-IN-118", "has more than one column", ""),
+    kernels.QUOTED: ("GS-IN-119", "holds a quoted id", "Write ids without quotes, and separate them by tabs."),
 }
+_OF_LABELS = "Row i is the class of node i and nothing else: a whole number from 0, -1 = unlabelled."
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a row holds."""
+
+    columns: int
+    names: bool
+    """Ids may be names."""
+    more: bool
+    """Further columns are ignored, else refused."""
+    hint: str = ""
+    """For bad rows of this form, in place of the general one."""
+
+
+EDGES = Form(2, names=True, more=True)
+LABELS = Form(1, names=False, more=False, hint=_OF_LABELS)
 
 
 @dataclass(frozen=True)
@@ -53,19 +76,21 @@ class Columns:
 
     values: np.ndarray
     names: Names | None
+    header: bool
+    """A first line of column names was skipped."""
 
 
-def parse_columns(job: Job, path: Path, columns: int, *, allow_names: bool) -> Columns:
-    """The first `columns` integers (or names) of every row of `path`.
+def parse_columns(job: Job, path: Path, form: Form) -> Columns:
+    """Every row of `path` as integers, names numbered.
 
     Raises:
         InputDataError: a row is not valid (file, row and what is wrong), or the file cannot be read.
         MemoryBudgetError: the names do not fit into half of --memory.
     """
-    unit = f"text/{columns}"
+    unit = f"text/{form.columns}"
     if not job.stage.done.get(unit, {}).get("complete"):
         try:
-            _Parser(job, path, columns, allow_names, unit).run()
+            _Parser(job, path, form, unit).run()
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise InputDataError("GS-IN-108", f"{path}: cannot be unpacked ({error})") from None
         except OSError as error:
@@ -73,29 +98,41 @@ def parse_columns(job: Job, path: Path, columns: int, *, allow_names: bool) -> C
                 raise
             raise InputDataError("GS-IN-100", f"{path}: {os.strerror(error.errno or 0).lower()}") from None
     payload = job.stage.done[unit]
-    values = map_array(job.stage.work / f"columns-{columns}.bin", "<i8", (payload["rows"], columns))
+    values = map_array(job.stage.work / f"columns-{form.columns}.bin", "<i8", (payload["rows"], form.columns))
     names = Names(job.stage.work / "names.bin", job.stage.work / "name-offsets.bin") if payload["named"] else None
-    return Columns(values, names)
+    return Columns(values, names, payload["header"])
+
+
+def line_of_row(path: Path, row: int) -> int:
+    """The line, counted from 1 as editors do, that row `row` (from 0) of a file of edges stands on."""
+    with _open(path) as file:
+        start = _sniff(file, path, EDGES)
+        file.seek(start.byte)
+        lines = (line for line, text in enumerate(file, start.line + 1) if _data(text))
+        return next(islice(lines, row, None))
 
 
 class _Parser:
     """One file being parsed: where it stands is journalled every unit."""
 
-    def __init__(self, job: Job, path: Path, columns: int, allow_names: bool, unit: str) -> None:
-        self._job, self._path, self._columns, self._unit = job, path, columns, unit
+    def __init__(self, job: Job, path: Path, form: Form, unit: str) -> None:
+        self._job, self._path, self._form, self._unit = job, path, form, unit
         self._size = path.stat().st_size
         state: dict[str, Any] = job.stage.done.get(unit, {})
-        with self._open() as file:
-            start = _sniff(file, path, allow_names)
+        with _open(path) as file:
+            start = _sniff(file, path, form)
+        self._header = start.header
         self._byte, self._line = state.get("byte", start.byte), state.get("line", start.line)
         self._rows = state.get("rows", 0)
-        self._out = SequentialWriter(job.stage.work, f"columns-{columns}.bin", job.stage.id, resume=state.get("out"))
+        self._out = SequentialWriter(
+            job.stage.work, f"columns-{form.columns}.bin", job.stage.id, resume=state.get("out")
+        )
         self._dictionary = _Dictionary(job, start.separator, state) if start.named else None
 
     def run(self) -> None:
         block_bytes = self._job.block_bytes
         recorded = self._byte
-        with self._open() as file:
+        with _open(self._path) as file:
             file.seek(self._byte)
             while block := _whole_lines(file, block_bytes, self._path, self._line):
                 self._parse(block)
@@ -106,20 +143,16 @@ class _Parser:
                     self._record(complete=False)
         self._record(complete=True)
 
-    def _open(self) -> IO[bytes]:
-        if self._path.suffix == ".gz":
-            return cast(IO[bytes], gzip.open(self._path, "rb"))
-        return self._path.open("rb")
-
     def _parse(self, block: bytes) -> None:
         if self._dictionary is not None:
-            values, lines = self._dictionary.numbers(block, self._columns, self._path, self._byte, self._line)
+            values, lines = self._dictionary.numbers(block, self._path, self._byte, self._line)
         else:
             # A row takes at least a digit and a separator per column.
-            out = np.empty((len(block) // (2 * self._columns) + 1, self._columns), dtype=np.int64)
-            rows, lines, error = kernels.parse_rows(np.frombuffer(block, dtype=np.uint8), out)
+            out = np.empty((len(block) // (2 * self._form.columns) + 1, self._form.columns), dtype=np.int64)
+            rows, lines, error = kernels.parse_rows(np.frombuffer(block, dtype=np.uint8), self._form.more, out)
             if error != kernels.OK:
-                raise bad_row(self._path, self._line + lines + 1, block.split(b"\n", lines + 1)[lines], error)
+                text = block.split(b"\n", lines + 1)[lines]
+                raise bad_row(self._path, self._line + lines + 1, text, error, self._form)
             values = out[:rows]
         self._out.append(values)
         self._rows += len(values)
@@ -130,8 +163,9 @@ class _Parser:
         names = self._dictionary.sync(complete) if self._dictionary is not None else {}
         state = {"byte": self._byte, "line": self._line, "rows": self._rows, "out": self._out.state(), **names}
         if complete:
-            self._out.finish(np.dtype(np.int64), (self._rows, self._columns), "scratch")
-        self._job.stage.record(self._unit, complete=complete, named=self._dictionary is not None, **state)
+            self._out.finish(np.dtype(np.int64), (self._rows, self._form.columns), "scratch")
+        facts = {"complete": complete, "named": self._dictionary is not None, "header": self._header}
+        self._job.stage.record(self._unit, **facts, **state)
 
 
 class _Dictionary:
@@ -156,20 +190,21 @@ class _Dictionary:
             self._number[text[offsets[number] : offsets[number + 1]].tobytes()] = number
         self._account(int(offsets[-1]) + count * _NAME_BYTES)
 
-    def numbers(self, block: bytes, columns: int, path: Path, byte: int, line: int) -> tuple[np.ndarray, int]:
-        """((rows, columns) int64, lines read) of a block of whole lines."""
+    def numbers(self, block: bytes, path: Path, byte: int, line: int) -> tuple[np.ndarray, int]:
+        """((rows, 2) int64, lines read) of a block of whole lines."""
         _require_utf8(block, path, byte)
         lines = block.split(b"\n")
         before = len(self._number)
         out: list[int] = []
         for number, text in enumerate(lines, line + 1):
             if data := _data(text):
-                fields = _fields(data, self._separator)
-                if len(fields) < columns or b"" in fields[:columns] or b"\0" in data:
-                    raise bad_row(path, number, text, kernels.NUL if b"\0" in data else kernels.TOO_FEW)
-                out.extend(self._number.setdefault(name, len(self._number)) for name in fields[:columns])
+                ends = _fields(data, self._separator)[:2]
+                problem = _problem(ends, data)
+                if problem != kernels.OK:
+                    raise bad_row(path, number, text, problem, EDGES)
+                out.extend(self._number.setdefault(name, len(self._number)) for name in ends)
         self._append(_last(self._number, before))
-        values = np.array(out, dtype=np.int64).reshape(-1, columns)
+        values = np.array(out, dtype=np.int64).reshape(-1, 2)
         return values, len(lines) - block.endswith(b"\n")
 
     def _append(self, new: list[bytes]) -> None:
@@ -198,10 +233,23 @@ class _Dictionary:
         return state
 
 
-def bad_row(path: Path, line: int, text: bytes, problem: int) -> InputDataError:
-    """The error for one row: file, row number, what it is, what was expected."""
+def _problem(ends: list[bytes], data: bytes) -> int:
+    """What is wrong with a row of names."""
+    if b"\0" in data:
+        return kernels.NUL
+    if len(ends) < 2 or b"" in ends:
+        return kernels.TOO_FEW
+    # A quoted name may hold the separator; its first piece then begins with the quote.
+    return kernels.QUOTED if any(b'"' in name for name in ends) else kernels.OK
+
+
+def bad_row(path: Path, line: int, text: bytes, problem: int, form: Form) -> InputDataError:
+    """The error for one row: file, line number, what it is, what was expected."""
+    if problem == kernels.NOT_A_NUMBER and b'"' in text:
+        problem = kernels.QUOTED
     code, what, hint = _PROBLEMS[problem]
-    return InputDataError(code, f"{path} row {line:,} {what}: {text[:60].decode('utf-8', 'replace')!r}", hint=hint)
+    shown = text[:60].decode("utf-8", "replace")
+    return InputDataError(code, f"{path} row {line:,} {what}: {shown!r}", hint=form.hint or hint)
 
 
 @dataclass(frozen=True)
@@ -213,9 +261,15 @@ class _Start:
     named: bool
     separator: bytes | None
     """None: blanks."""
+    header: bool
+    """The line before was one of column names."""
 
 
-def _sniff(file: IO[bytes], path: Path, allow_names: bool) -> _Start:
+def _open(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def _sniff(file: IO[bytes], path: Path, form: Form) -> _Start:
     byte = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
     file.seek(byte)
     found: list[tuple[int, int, bytes]] = []
@@ -226,17 +280,36 @@ def _sniff(file: IO[bytes], path: Path, allow_names: bool) -> _Start:
             found.append((byte, line, data))
         byte, line = byte + len(text), line + 1
     if not found:
-        return _Start(byte, line, False, None)
+        return _Start(byte, line, False, None, False)
     separator = next((s for s in (b",", b";", b"\t") if s in found[0][2]), None)
     integers = [all(map(_INTEGER.fullmatch, _fields(data, separator)[:2])) for _, _, data in found]
-    words = {field.lower() for field in _fields(found[0][2], separator)[:2]}
-    header = len(found) == 2 and not integers[0] and (integers[1] or words <= _HEADER_WORDS)
-    first = found[1 if header else 0]
+    named = form.names and _names_columns(path, found[0], separator)
+    header = named or (integers[-1] and not integers[0])
+    first = found[0] if not header else found[1] if len(found) == 2 else (byte, line)
     for _, number, data in found:
         if all(map(_FLOAT.fullmatch, _fields(data, separator)[:2])):
             # As names they would be numbered by appearance, and rows of features would go to the wrong nodes.
-            raise bad_row(path, number + 1, data, kernels.NOT_A_NUMBER)
-    return _Start(first[0], first[1], allow_names and not integers[int(header)], separator)
+            raise bad_row(path, number + 1, data, kernels.NOT_A_NUMBER, form)
+    return _Start(first[0], first[1], form.names and not integers[-1 if header else 0], separator, header)
+
+
+def _names_columns(path: Path, first: tuple[int, int, bytes], separator: bytes | None) -> bool:
+    """The first line begins with the names of two columns, source and destination.
+
+    Raises:
+        InputDataError: it names them in other places.
+    """
+    _, line, data = first
+    words = [field.strip(b'"').lower() for field in _fields(data, separator)]
+    known = HEADER_WORDS.intersection(words)
+    if len(known) < 2 or known.issuperset(words[:2]):
+        return len(known) >= 2
+    raise InputDataError(
+        "GS-IN-124",
+        f"{path} row {line + 1:,} names columns, but source and destination are not the first two: "
+        f"{data[:60].decode('utf-8', 'replace')!r}",
+        hint="Put source and destination first, or begin the line with # when the first two columns are the ids.",
+    )
 
 
 def _data(text: bytes) -> bytes:
@@ -246,7 +319,7 @@ def _data(text: bytes) -> bytes:
 
 
 def _fields(data: bytes, separator: bytes | None) -> list[bytes]:
-    return [field.strip().strip(b'"') for field in data.split(separator)]
+    return [field.strip() for field in data.split(separator)]
 
 
 def _last(numbers: dict[bytes, int], before: int) -> list[bytes]:

@@ -44,7 +44,7 @@ from gnnsys.storage.plan_file import plan_document, read_plan
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.stage import refuse_foreign
 from gnnsys.storage.store import Store
-from gnnsys.storage.threads import default_workers
+from gnnsys.storage.threads import num_workers
 
 _NOT_COPIED = {".lock", ".work", "provenance.json", "hint.json", MANIFEST}
 _COPY_BYTES = 4 << 20
@@ -93,6 +93,7 @@ def pack(
     """
     out = Path(out)
     request = Request.of(memory, device_memory, disk, epochs, layout)
+    threads = num_workers(workers)
     _check(source, fanouts, plan)
     make_output_folder(out)
     refuse_foreign(out)
@@ -104,11 +105,11 @@ def pack(
             sampling |= {"seed": seed, "memory": request.memory}
             if not (folder / "pool").exists():
                 estimate(source, layout=layout, speeds=speeds, **sampling)  # refuses what memory cannot do
-            pool = sample(source, folder / "pool", order=order, workers=workers, progress=progress, **sampling)
+            pool = sample(source, folder / "pool", order=order, workers=threads, progress=progress, **sampling)
             found = source
         else:
             found, pool = resolve_store(source.path, store), _adopt(source, folder / "pool")
-        job = _Job(folder, pool, found, request, workers, speeds, progress)
+        job = _Job(folder, pool, found, request, threads, speeds, progress)
         generation = job.write(plan, shard_bytes)
         _publish(out, found, generation)
     return Pack.open(out)
@@ -123,12 +124,12 @@ class _Job:
         pool: Pool,
         store: Store,
         request: Request,
-        workers: int | None,
+        workers: int,
         speeds: Speeds | None,
         progress: Progress,
     ) -> None:
         self._folder, self._pool, self._store, self._request = folder, pool, store, request
-        self._workers, self._speeds, self._progress = workers or default_workers(), speeds, progress
+        self._workers, self._speeds, self._progress = workers, speeds, progress
         self._hot: np.ndarray | None = None
 
     def write(self, given: Plan | None, shard_bytes: int) -> Generation:

@@ -21,7 +21,7 @@ from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.packing import packing_memory
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.store import Store
-from gnnsys.storage.threads import default_workers
+from gnnsys.storage.threads import num_workers
 from gnnsys.units import format_size
 
 __all__ = ["Plan", "estimate", "plan", "planned"]
@@ -73,7 +73,7 @@ def planned(
     progress: Progress = silent,
 ) -> tuple[Plan, Access, Cached]:
     """`plan`, and the counts and the cache that it was made from (`packed` only uses them)."""
-    workers = workers or default_workers()
+    workers = num_workers(workers)
     num_nodes, row_bytes, largest = store.num_nodes, store.row_bytes(), int(pool.num_nodes[:, -1].max())
     counting = counting_memory(num_nodes, largest)
     if counting > request.memory:

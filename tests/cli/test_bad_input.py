@@ -170,8 +170,11 @@ INGEST: list[tuple[str, Callable[[Path], str], tuple[str, ...], int, str, str]] 
     ("malformed memory", plain(source()), ("--memory", "4 gigs"), 3, "GS-CFG-001", "'4 gigs' is not a size"),
     ("negative memory", plain(source()), ("--memory", "-4GiB"), 3, "GS-CFG-001", "'-4GiB' is not a size"),
     ("too little memory", plain(source()), ("--memory", "1MiB"), 8, "GS-MEM-101", "At least 16.0 MiB"),
-    ("no threads", plain(source()), ("--workers", "0"), 3, "GS-CFG-107", "workers is 0"),
+    ("no threads", plain(source()), ("--workers", "0"), 3, "GS-CFG-003", "workers is 0"),
     ("unknown key", plain(source(clases=3)), (), 3, "GS-CFG-110", "Did you mean classes?"),
+    ("a key twice", plain(source() + ",nodes=7"), (), 3, "GS-CFG-114", "nodes is given twice"),
+    ("seed of no draw", plain(source()), ("--split-seed", "3"), 3, "GS-CFG-108", "--split per-class:20/30"),
+    ("NaN as mean", plain(source()), ("--on-nan", "mean"), 3, "GS-CFG-100", "expected error or zero"),
     ("infinite nodes", plain(source(nodes="inf")), (), 3, "GS-CFG-111", "nodes='inf'"),
     ("unknown split", plain(source()), ("--split", "halves"), 3, "GS-CFG-101", "per-class:20/30"),
     ("negative id", edges(b"0,1\n1,-2\n"), (), 5, "GS-IN-101", "node id -2 is negative"),
@@ -242,6 +245,19 @@ def test_a_bad_source_is_named(
     assert not (tmp_path / "s/manifest.json").exists()
 
 
+def test_loops_and_parallel_edges_are_left_out_when_asked_to(prompt: Prompt, tmp_path: Path) -> None:
+    command = ("ingest", edges(b"0,0\n0,1\n0,1\n")(tmp_path), tmp_path / "s", "--dedup", "--no-self-loops")
+    counts = prompt.succeeds(*command)
+    assert (counts["edges"], counts["merged"], counts["dropped_loops"]) == (1, 1, 1)
+    assert "1 duplicate edges merged, 1 self loops left out" in prompt.run(*command)[1]
+
+
+def test_what_was_skipped_and_what_is_peculiar_is_named(prompt: Prompt, tmp_path: Path) -> None:
+    code, out, _ = prompt.run("ingest", edges(b"user,item\n0,0\n0,1\n0,1\n")(tmp_path), tmp_path / "s")
+    assert code == 0
+    assert "3 edges, 0 classes, 1 self loops, 1 parallel edges, 1 header lines skipped, splits none" in out
+
+
 def test_bad_edges_are_left_out_when_asked_to(prompt: Prompt, tmp_path: Path) -> None:
     text = edges(b"0,1\n1,-2\n")(tmp_path)
     assert prompt.succeeds("ingest", text, tmp_path / "s", "--on-bad-edge", "drop")["dropped_edges"] == 1
@@ -278,7 +294,9 @@ USAGE: list[tuple[str, tuple[str, ...], int, str, str]] = [
     ("batches of none", ("sample", "{m}/store", "{o}", "--batch-size", "0"), 3, "GS-CFG-204", "at least 1"),
     ("unknown seeds", ("sample", "{m}/store", "{o}", "--seeds", "trian"), 3, "GS-CFG-020", "train, valid, test"),
     ("negative seed", ("sample", "{m}/store", "{o}", "--seed", "-1"), 3, "GS-CFG-206", "seed is -1"),
-    ("no threads", ("sample", "{m}/store", "{o}", "--workers", "0"), 3, "GS-CFG-207", "at least 1"),
+    ("no threads", ("sample", "{m}/store", "{o}", "--workers", "0"), 3, "GS-CFG-003", "at least 1"),
+    ("packing with no threads", ("pack", "{m}/store", "{o}", "--workers", "0"), 3, "GS-CFG-003", "workers is 0"),
+    ("packing with -1 threads", ("pack", "{m}/pool", "{o}", "--workers", "-1"), 3, "GS-CFG-003", "workers is -1"),
     ("sampling in too little", ("sample", "{m}/store", "{o}", "--memory", "100KiB"), 8, "GS-MEM-002", "--memory"),
     ("plan of nothing", ("plan", "{m}/nowhere"), 5, "GS-IN-021", "there"),
     ("plan of a pack", ("plan", "{m}/pack"), 5, "GS-IN-021", "expected 'gnnsys-store'"),

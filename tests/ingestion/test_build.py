@@ -38,6 +38,8 @@ def test_a_graph_of_one_node_is_supported(tmp_path: Path) -> None:
     [
         ({"normalize_features": "rows"}, "GS-CFG-100"),
         ({"on_bad_edge": "ignore"}, "GS-CFG-100"),
+        ({"on_nan": "mean"}, "GS-CFG-100"),
+        ({"on_nan": "drop-node"}, "GS-CFG-100"),
         ({"split": "random"}, "GS-CFG-101"),
         ({"memory": "lots"}, "GS-CFG-001"),
     ],
@@ -84,6 +86,25 @@ def test_a_volume_that_is_too_small_is_refused_before_work(tmp_path: Path, monke
 def test_a_second_ingest_into_one_folder_is_refused(tmp_path: Path) -> None:
     with Stage(tmp_path, "gnnsys-store", 1, inputs={}, parameters={}), pytest.raises(StoreBusyError):
         ingest_arrays(tmp_path, SRC, DST)
+
+
+def test_ids_that_need_more_disk_than_there_is_are_refused_before_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gnnsys.storage.files.free_bytes", lambda path: 1_000_000)
+    with pytest.raises(DiskSpaceError, match=r"GS-DISK-001.*the Store and its scratch files needs 8\.0 MiB"):
+        ingest_arrays(tmp_path, np.array([0]), np.array([1_000_000 - 1]))
+    assert not (tmp_path / "graph").exists()
+
+
+def test_ids_that_cannot_be_numbers_of_nodes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputDataError, match=r"GS-IN-125: the largest node id is 4,000,000,000 among 3 edges"):
+        ingest_arrays(tmp_path, SRC, np.array([1, 2, 4_000_000_000]))
+    assert not (tmp_path / "graph").exists()
+
+
+def test_a_declared_number_of_nodes_may_be_mostly_isolated(tmp_path: Path) -> None:
+    assert ingest_arrays(tmp_path, SRC, DST, 1_500_000).num_nodes == 1_500_000
 
 
 @pytest.mark.usefixtures("tiny")

@@ -1,7 +1,6 @@
 """Edge lists: the same graph from npy, csv, tsv, blanks and gz; names mapped; every bad row named."""
 
 import gzip
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnsys.errors import ConfigError, GnnsysError, InputDataError, MemoryBudgetError
+from gnnsys.errors import ConfigError, CorruptStoreError, GnnsysError, InputDataError, MemoryBudgetError
 from gnnsys.ingestion import ingest
 from gnnsys.ingestion.text import MAX_LINE
 from gnnsys.storage.store import Store
@@ -19,6 +18,11 @@ pytestmark = pytest.mark.usefixtures("tiny")
 Edges = Callable[[Store], list[tuple[int, int]]]
 PAIRS = np.random.default_rng(0).integers(0, 30, (120, 2))
 SORTED = sorted(map(tuple, PAIRS.tolist()), key=lambda e: (e[1], e[0]))
+
+
+def _ingest(folder: Path, text: str, **options: Any) -> Store:
+    """The Store of a file of edges with this text."""
+    return ingest(f"edges:{_text(folder / 'e.csv', text)}", folder / "s", **options)
 
 
 def _lines(separator: str, ending: str = "\n", tail: str = "") -> str:
@@ -37,6 +41,7 @@ TEXTS = {
     "windows": _lines(", ", "\r\n"),
     "more columns": _lines(",", tail=",0.5,word"),
     "header": "source,target\n" + _lines(","),
+    "quoted header": '"from","to"\n' + _lines(","),
     "header of any words": "paper;cites\n" + _lines(";"),
     "comments": "# a graph\n% of 30 nodes\n\n" + _lines(" ") + "# end",
     "no last newline": _lines(",")[:-1],
@@ -88,13 +93,14 @@ def test_an_empty_file_is_an_empty_graph(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "code", "what"),
     [
-        ("7,-4", "GS-IN-101", "edge 120: node id -4 is negative"),
+        ("7,-4", "GS-IN-101", r"e\.csv row 122: node id -4 is negative"),
         ("x7,4", "GS-IN-103", r"e\.csv row 122 is not a row of integers: 'x7,4'"),
         ("1.5,4", "GS-IN-103", "row 122"),
         ("7", "GS-IN-106", r"row 122 has too few columns: '7'"),
         ("9999999999999999999,1", "GS-IN-107", "row 122 holds a number of more than 18 digits"),
         ("7,\0", "GS-IN-109", "row 122 holds a NUL byte"),
-        (f"{1 << 32},0", "GS-IN-102", "node id 4294967296 is outside"),
+        ('"7","4"', "GS-IN-119", "row 122 holds a quoted id"),
+        (f"{1 << 32},0", "GS-IN-102", "row 122: node id 4294967296 is outside"),
         ("1," * MAX_LINE, "GS-IN-117", f"row 122 is longer than {MAX_LINE} bytes"),
     ],
 )
@@ -105,10 +111,42 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, code: str, what: str, memo
         ingest(f"edges:{path}", tmp_path / "s", memory=memory)
 
 
-def _names_of(store: Store) -> list[str]:
-    offsets = np.fromfile(store.path / "names/offsets.bin", dtype="<i8")
-    text = (store.path / "names/bytes.bin").read_bytes()
-    return [text[a:b].decode() for a, b in itertools.pairwise(offsets)]
+def test_the_row_of_a_bad_id_is_the_line_an_editor_shows(tmp_path: Path) -> None:
+    path = _text(tmp_path / "e.csv", "\ufeff# ids\n\nsrc,dst\n0,1\n\n% more\n1,0\n-5,1\n")
+    with pytest.raises(InputDataError, match=r"GS-IN-101: .*e\.csv row 8: node id -5 is negative"):
+        ingest(f"edges:{path}", tmp_path / "s")
+
+
+@pytest.mark.parametrize("header", ["user,item", "Source,Target,weight", '"id1","id2"', "u v"])
+def test_column_names_above_names_are_no_edge(tmp_path: Path, header: str) -> None:
+    separator = "," if "," in header else " "
+    store = _ingest(tmp_path, f"{header}\nalice{separator}bob\n")
+    assert store.names(range(store.num_nodes)) == ["alice", "bob"]
+    assert store.manifest.counts["header_lines"] == 1
+
+
+@pytest.mark.parametrize("first", ["alice,bob", "user,bob", "user,user", "anna,user,friend"])
+def test_a_first_line_of_names_is_an_edge(tmp_path: Path, first: str) -> None:
+    store = _ingest(tmp_path, f"{first}\nbob,carol\n")
+    assert (store.num_edges, store.manifest.counts["header_lines"]) == (2, 0)
+
+
+@pytest.mark.parametrize("rows", ["5,0,1", "x,alice,bob"])
+@pytest.mark.parametrize("header", ["weight,src,dst", "src,weight,dst", '"w","U","V"'])
+def test_column_names_in_other_places_are_refused(tmp_path: Path, header: str, rows: str) -> None:
+    path = _text(tmp_path / "e.csv", f"{header}\n{rows}\n")
+    with pytest.raises(InputDataError, match=r"GS-IN-124: .*row 1 names columns, but source and destination"):
+        ingest(f"edges:{path}", tmp_path / "s")
+
+
+def test_a_header_alone_is_an_empty_graph(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, "src,dst\n")
+    assert (store.num_nodes, store.num_edges) == (0, 0)
+
+
+def test_quotes_beyond_the_first_two_columns_do_no_harm(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, 'alice,bob,"met, once"\n')
+    assert store.names(range(store.num_nodes)) == ["alice", "bob"]
 
 
 def _named(pairs: Any) -> str:
@@ -121,17 +159,49 @@ def test_names_are_numbered_in_order_of_first_appearance(
     tmp_path: Path, memory: Any, header: str, edges_of: Edges
 ) -> None:
     store = ingest(f"edges:{_text(tmp_path / 'e.csv', header + _named(PAIRS))}", tmp_path / "s", memory=memory)
-    names = _names_of(store)
+    names = store.names(range(store.num_nodes))
     assert names == list(dict.fromkeys(name for a, b in PAIRS for name in (f"Knoten ü{a}", f"n{b}")))
     assert sorted((names[a], names[b]) for a, b in edges_of(store)) == sorted(
         (f"Knoten ü{a}", f"n{b}") for a, b in PAIRS
     )
 
 
+def test_names_come_in_the_order_of_the_ids_asked_for(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, "ann,Zo\u00eb\nann,bob\n")
+    assert store.names(np.array([2, 0, 1, 2], dtype=np.int32)) == ["bob", "ann", "Zo\u00eb", "bob"]
+    assert store.names([]) == []
+
+
+@pytest.mark.parametrize("bad", [-1, 2])
+def test_a_name_of_no_node_is_refused(tmp_path: Path, bad: int) -> None:
+    with pytest.raises(InputDataError, match=rf"GS-IN-023: .*node {bad} is outside \[0, 2\)"):
+        _ingest(tmp_path, "ann,bob\n").names([0, bad])
+
+
+def test_a_store_of_numbers_has_no_names(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"GS-CFG-022: .*the nodes have no names"):
+        _ingest(tmp_path, "0,1\n").names([0])
+
+
+@pytest.mark.parametrize("file", ["bytes", "offsets"])
+def test_names_that_changed_on_disk_are_not_given_out(tmp_path: Path, file: str) -> None:
+    store = _ingest(tmp_path, "ann,bob\n")
+    path = store.path / f"names/{file}.bin"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    with pytest.raises(CorruptStoreError, match=f"GS-STORE-004: .*names/{file}.bin"):
+        store.names([0])
+
+
+def test_row_i_of_the_files_beside_names_is_that_of_the_name_that_appeared_as_number_i(tmp_path: Path) -> None:
+    labels = _text(tmp_path / "y.txt", "5\n6\n7\n")
+    store = _ingest(tmp_path, "cy,bo\nal,cy\n", labels=labels)
+    assert dict(zip(store.names(range(3)), store.labels(), strict=True)) == {"cy": 5, "bo": 6, "al": 7}
+
+
 def test_names_follow_their_nodes_into_the_largest_component(tmp_path: Path) -> None:
     path = _text(tmp_path / "e.csv", "a b\nc d\nd e\nf f\n")
     store = ingest(f"edges:{path}", tmp_path / "s", largest_component=True)
-    assert _names_of(store) == ["c", "d", "e"]
+    assert store.names(range(store.num_nodes)) == ["c", "d", "e"]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +211,8 @@ def test_names_follow_their_nodes_into_the_largest_component(tmp_path: Path) -> 
         (b"a,b\n,d\n", "GS-IN-106", "row 2 has too few"),
         (b"a,b\nc,\0d\n", "GS-IN-109", "row 2 holds a NUL"),
         (b"a,b\nc,\xff\n", "GS-IN-116", "not UTF-8 at byte 6"),
+        (b'a,b\n"Smith, J",b\n', "GS-IN-119", "row 2 holds a quoted id"),
+        (b'a,"Smith, J"\n', "GS-IN-119", "row 1 holds a quoted id"),
     ],
 )
 def test_a_bad_row_of_names_is_named(tmp_path: Path, text: bytes, code: str, what: str) -> None:
@@ -165,6 +237,21 @@ def test_feature_and_label_files_are_read(tmp_path: Path) -> None:
     assert store.num_nodes == 31
     assert np.array_equal(store.table().read(np.arange(31)), x)
     assert np.array_equal(store.labels(), y)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "what"),
+    [
+        ("0,2\n1,0\n", "GS-IN-118", "row 1 has more than one column: '0,2'"),
+        ("node,label\n0,2\n", "GS-IN-118", "row 2 has more than one column"),
+        ("1\n0 1\n", "GS-IN-118", "row 2 has more than one column"),
+        ("cat\ndog\n", "GS-IN-103", "row 1 is not a row of integers: 'cat'"),
+    ],
+)
+def test_a_label_file_is_one_column_of_numbers(tmp_path: Path, text: str, code: str, what: str) -> None:
+    with pytest.raises(InputDataError, match=rf"{code}: .*y\.csv {what}") as caught:
+        ingest(f"edges:{_text(tmp_path / 'e.csv', '0,1')}", tmp_path / "s", labels=_text(tmp_path / "y.csv", text))
+    assert "Row i is the class of node i" in caught.value.hint
 
 
 def test_a_node_beyond_the_feature_rows_is_refused(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ SMALL = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20)
 def test_keys_hold_both_ends_of_every_edge(pairs: list[tuple[int, int]], both: bool) -> None:
     src, dst = np.array(pairs, dtype=np.int64).reshape(-1, 2).T.copy()
     out = np.empty(2 * len(pairs), dtype=np.uint64)
-    count, first_bad, bad = kernels.pack_edges(src, dst, (1 << 32) - 1, both, out)
+    count, *left_out = kernels.pack_edges(src, dst, (1 << 32) - 1, both, True, out)
     expected = [p for s, d in pairs for p in ([(s, d), (d, s)] if both and s != d else [(s, d)])]
-    assert (first_bad, bad) == (-1, 0)
+    assert left_out == [-1, 0, 0]
     assert out[:count].tolist() == _keys(expected).tolist()
 
 
@@ -39,9 +39,21 @@ def test_edges_out_of_range_are_left_out_and_counted(pairs: list[tuple[int, int]
     src, dst = np.array(pairs, dtype=np.int64).reshape(-1, 2).T.copy()
     out = np.empty(len(pairs), dtype=np.uint64)
     good = [0 <= s < 10 and 0 <= d < 10 for s, d in pairs]
-    count, first_bad, bad = kernels.pack_edges(src, dst, 10, False, out)
+    count, first_bad, bad, _ = kernels.pack_edges(src, dst, 10, False, True, out)
     assert out[:count].tolist() == _keys([p for p, g in zip(pairs, good, strict=True) if g]).tolist()
     assert (first_bad, bad) == (good.index(False) if False in good else -1, good.count(False))
+
+
+@given(SMALL, st.booleans())
+def test_loops_are_left_out_and_counted(pairs: list[tuple[int, int]], both: bool) -> None:
+    src, dst = np.array(pairs, dtype=np.int64).reshape(-1, 2).T.copy()
+    out = np.empty(2 * len(pairs), dtype=np.uint64)
+    count, *left_out = kernels.pack_edges(src, dst, 10, both, False, out)
+    other = [(s, d) for s, d in pairs if s != d]
+    assert (
+        out[:count].tolist() == _keys([p for s, d in other for p in ([(s, d), (d, s)] if both else [(s, d)])]).tolist()
+    )
+    assert left_out == [-1, 0, len(pairs) - len(other)]
 
 
 @given(PAIRS, st.randoms())
@@ -180,7 +192,7 @@ def test_well_formed_text_parses_like_its_twin(
 ) -> None:
     text = ending.join("".join(line) for line in lines) + (ending if ended else "")
     out = np.empty((len(text) + 1, columns), dtype=np.int64)
-    rows, _, error = kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), out)
+    rows, _, error = kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), True, out)
     assert error == kernels.OK
     assert out[:rows].tolist() == _parse_twin(text.replace("\r", ""), columns)
 
@@ -205,12 +217,20 @@ def test_well_formed_text_parses_like_its_twin(
 def test_a_bad_line_stops_the_parser_there(line: str, error: int) -> None:
     text = f"1,2\n\n{line}\n3,4\n"
     out = np.empty((9, 2), dtype=np.int64)
-    assert kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), out) == (1, 2, error)
+    assert kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), True, out) == (1, 2, error)
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_end_with_an_answer(text: bytes) -> None:
     out = np.empty((len(text) // 4 + 1, 2), dtype=np.int64)
-    rows, lines, error = kernels.parse_rows(np.frombuffer(text, dtype=np.uint8), out)
+    rows, lines, error = kernels.parse_rows(np.frombuffer(text, dtype=np.uint8), True, out)
     assert 0 <= rows <= lines <= text.count(b"\n") + 1
     assert error in range(5)
+
+
+@pytest.mark.parametrize("line", ["1,2", "1 2", "1,x", "1;;"])
+def test_more_columns_stop_the_parser_when_they_are_an_error(line: str) -> None:
+    out = np.empty((9, 1), dtype=np.int64)
+    text = np.frombuffer(f"7\n8,\n{line}\n".encode(), dtype=np.uint8)
+    assert kernels.parse_rows(text, False, out) == (2, 2, kernels.TOO_MANY)
+    assert kernels.parse_rows(text, True, out) == (3, 3, kernels.OK)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnsys.errors import ConfigError
+from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.ingestion import ArraySource, ingest, ingest_arrays
 from gnnsys.storage.store import Store
 
@@ -108,6 +108,26 @@ def test_a_finished_ingest_repeated_reads_no_edge(tmp_path: Path) -> None:
 
     source.edges = untouchable  # type: ignore[method-assign]
     assert ingest(source, tmp_path, memory="1GiB", workers=3).digest == first.digest
+
+
+@pytest.mark.parametrize("mend", ["option", "file"])
+def test_a_refused_first_try_does_not_stand_in_the_way_of_the_second(tmp_path: Path, mend: str) -> None:
+    edges = tmp_path / "e.csv"
+    edges.write_text("0,1\n1,-2\n")
+    with pytest.raises(InputDataError, match="--on-bad-edge drop"):
+        ingest(f"edges:{edges}", tmp_path / "s")
+    if mend == "file":
+        edges.write_text("0,1\n1,2\n")
+    store = ingest(f"edges:{edges}", tmp_path / "s", on_bad_edge="error" if mend == "file" else "drop")
+    assert store.verify(deep=True) == []
+
+
+def test_nothing_of_a_refused_first_try_stays_behind(tmp_path: Path) -> None:
+    src, dst, y = np.array([0, 1]), np.array([1, 0]), np.array([0, -7])
+    with pytest.raises(InputDataError, match="GS-IN-130"):
+        ingest_arrays(tmp_path, src, dst, x=np.ones((2, 1)), y=y)
+    ingest_arrays(tmp_path, src, dst)
+    assert {p.parent.name for p in tmp_path.rglob("*.bin*")} == {"graph"}
 
 
 def test_another_input_is_refused_with_the_difference(tmp_path: Path) -> None:

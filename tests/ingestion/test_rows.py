@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnsys.errors import InputDataError
+from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.ingestion import ingest_arrays
 from gnnsys.storage.store import Store
 
@@ -82,6 +82,29 @@ def test_bad_values_are_counted_and_the_first_row_named(tmp_path: Path, value: f
     x[[17, 17, 44], [0, 3, 1]] = value
     with pytest.raises(InputDataError, match=r"GS-IN-120: table x: 2 rows hold .*the first is row 17"):
         _ingest(tmp_path, x)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("memory", [500, "4GiB"])
+def test_bad_values_become_zero_when_asked_to_and_their_rows_are_counted(
+    tmp_path: Path, dtype: str, memory: Any
+) -> None:
+    x = _rows(dtype)
+    x[[17, 17, 44, 59], [0, 3, 1, 4]] = [np.nan, np.inf, -np.inf, np.nan]
+    store = _ingest(tmp_path, x, on_nan="zero", memory=memory)
+    assert np.array_equal(_stored(store), np.where(np.isfinite(x), x, 0))
+    assert store.manifest.counts["zeroed_rows"] == 3
+
+
+def test_rows_are_normalised_after_bad_values_became_zero(tmp_path: Path) -> None:
+    x = np.array([[np.nan, 1.0, 3.0]], dtype=np.float32)
+    assert _stored(_ingest(tmp_path, x, on_nan="zero", normalize_features="row")).tolist() == [[0, 0.25, 0.75]]
+
+
+@pytest.mark.parametrize("option", [{"normalize_features": "row"}, {"on_nan": "zero"}])
+def test_changes_of_features_that_are_not_there_are_refused(tmp_path: Path, option: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"GS-CFG-109.*the source has no features"):
+        _ingest(tmp_path, y=np.zeros(N, dtype=int), **option)
 
 
 def test_sums_that_overflow_are_not_called_bad(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gnnsys.errors import ConfigError, InputDataError
-from gnnsys.ingestion import ingest_arrays
+from gnnsys.ingestion import ArraySource, ingest, ingest_arrays
 from gnnsys.ingestion.splits import make_splits, parse_split
 from gnnsys.storage.store import Store
 
@@ -26,6 +26,14 @@ def test_given_splits_are_stored_ascending(tmp_path: Path) -> None:
     store = _ingest(tmp_path, {"train": [7, 2, 5], "test": [99]})
     assert store.split_names == ["train", "test"]
     assert store.split("train").tolist() == [2, 5, 7]
+
+
+def test_the_error_for_one_of_many_versions_names_a_way_out(tmp_path: Path) -> None:
+    versions = [{"train": np.array([1])}, {"train": np.array([2])}]
+    source = ArraySource(NONE, NONE, N)
+    source.splits = versions
+    with pytest.raises(ConfigError, match=r"no split named 'train'(?s:.*)--split given:0 .*--seeds train\.0"):
+        ingest(source, tmp_path).split("train")
 
 
 def test_none_leaves_given_splits_out(tmp_path: Path) -> None:
@@ -73,9 +81,27 @@ def test_per_class_depends_on_its_seed_only(tmp_path: Path, monkeypatch: pytest.
     assert first.split("train").tolist() != other.split("train").tolist()
 
 
-def test_the_seed_of_a_split_that_is_not_drawn_does_not_count(tmp_path: Path) -> None:
-    stores = [_ingest(tmp_path / str(s), {"train": [1]}, split_seed=s) for s in (0, 1)]
-    assert stores[0].id == stores[1].id
+@pytest.mark.parametrize("split", [None, "given", "given:0", "none"])
+def test_a_seed_for_a_split_that_is_not_drawn_is_refused(tmp_path: Path, split: str | None) -> None:
+    with pytest.raises(ConfigError, match="GS-CFG-108: --split-seed 3 was given with --split"):
+        _ingest(tmp_path, {"train": [1]}, split=split, split_seed=3)
+
+
+def test_no_seed_is_seed_zero(tmp_path: Path) -> None:
+    made = [_ingest(tmp_path / str(s), y=_labels(), split="per-class:5/8", split_seed=s).id for s in (None, 0)]
+    assert made[0] == made[1]
+
+
+def test_splits_may_share_nodes_when_told_so(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, {"train": [1, 2], "test": [3, 2]}, allow_overlap=True)
+    assert (store.split("train").tolist(), store.split("test").tolist()) == ([1, 2], [2, 3])
+    assert store.verify(deep=True) == []
+
+
+@pytest.mark.parametrize("split", ["none", "per-class:1/1"])
+def test_an_overlap_is_refused_where_it_would_change_nothing(tmp_path: Path, split: str) -> None:
+    with pytest.raises(ConfigError, match="GS-CFG-108: --allow-overlap was given with --split"):
+        _ingest(tmp_path, y=_labels(), split=split, allow_overlap=True)
 
 
 def test_every_node_of_a_class_is_as_likely_to_be_drawn() -> None:

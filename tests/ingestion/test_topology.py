@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +86,46 @@ def test_counts_are_those_of_the_graph(graph: tuple[int, list[tuple[int, int]]])
     assert counts["self_loops"] == sum(a == b for a, b in edges)
     assert counts["parallel_edges"] == len(edges) - len(set(edges))
     assert counts["max_degree"] == max(np.bincount([b for _, b in edges], minlength=1))
+
+
+@pytest.mark.usefixtures("tiny")
+@quick
+@given(graph=GRAPHS, undirected=st.booleans(), largest=st.booleans())
+def test_loops_and_parallel_edges_are_left_out_when_asked_to(
+    graph: tuple[int, list[tuple[int, int]]], undirected: bool, largest: bool, edges_of: Edges
+) -> None:
+    options = {"undirected": undirected, "largest_component": largest}
+    plain = _ingest(graph, memory=1 << 20, **options)
+    store = _ingest(graph, memory=96, dedup=True, no_self_loops=True, **options)
+    expected = sorted({(a, b) for a, b in edges_of(plain) if a != b}, key=lambda e: (e[1], e[0]))
+    assert edges_of(store) == expected
+    counts = store.manifest.counts
+    assert (counts["self_loops"], counts["parallel_edges"]) == (0, 0)
+    assert counts["dropped_loops"] == sum(a == b for a, b in graph[1])
+
+
+@pytest.mark.usefixtures("tiny")
+def test_edges_left_out_are_counted_alike_after_a_kill(tmp_path: Path) -> None:
+    src, dst = np.random.default_rng(0).integers(0, 5, (2, 300))
+
+    def kill(stage: str, done: float, _total: float) -> None:
+        if stage == "sort edges" and done > 200:
+            raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"dedup": True, "no_self_loops": True, "memory": 512}
+    with pytest.raises(KeyboardInterrupt):
+        ingest_arrays(tmp_path, src, dst, progress=kill, **options)
+    counts = ingest_arrays(tmp_path, src, dst, **options).manifest.counts
+    assert counts["dropped_loops"] == int((src == dst).sum())
+    assert counts["merged"] + counts["edges"] + counts["dropped_loops"] == 300
+
+
+@pytest.mark.usefixtures("tiny")
+def test_options_that_change_the_graph_change_its_id(tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [{}, {"dedup": True}, {"no_self_loops": True}, {"undirected": True}]
+    src = np.array([0, 1])
+    made = [ingest_arrays(tmp_path / str(i), src, src[::-1], **options).id for i, options in enumerate(changes)]
+    assert len(set(made)) == len(changes)
 
 
 @pytest.mark.usefixtures("tiny")

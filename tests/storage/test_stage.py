@@ -155,6 +155,48 @@ def test_other_parameters_are_refused_with_the_difference(tmp_path: Path) -> Non
     assert "delete the unfinished folder to start over" in caught.value.hint
 
 
+def test_work_that_recorded_nothing_starts_over_with_other_parameters(tmp_path: Path) -> None:
+    _begin(tmp_path, 0)
+    with _stage(tmp_path, fanout=10) as stage:
+        stage.record("u")
+    with pytest.raises(ConfigError, match="fanout was 10, now None"), _stage(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("error", [InputDataError("GS-IN-000", "bad"), ConfigError("GS-CFG-000", "bad")])
+def test_work_refused_for_its_inputs_starts_over_with_others(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)), _stage(tmp_path) as stage:
+        (stage.work / "scratch.bin").touch()
+        stage.record("u")
+        raise error
+    assert (tmp_path / ".work/void").exists()
+    with _stage(tmp_path, fanout=10) as stage:
+        assert stage.done == {}
+        assert {p.name for p in stage.work.iterdir()} == {"stage.json", "journal"}
+
+
+def test_work_refused_for_its_inputs_continues_with_the_same(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(InputDataError), _stage(tmp_path) as stage:
+            stage.record("u", n=1)
+            raise InputDataError("GS-IN-000", "bad")
+    with _stage(tmp_path) as stage:
+        assert stage.done == {"u": {"n": 1}}
+    with pytest.raises(ConfigError, match="fanout was None, now 10"), _stage(tmp_path, fanout=10):
+        pass
+
+
+def test_starting_over_removes_only_files_that_the_work_made(tmp_path: Path) -> None:
+    _begin(tmp_path, 0)
+    for name in ("graph/a.bin", "graph/a.bin.xxh", "graph/notes.txt", "mine/b.bin", "c.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with Stage(tmp_path, "test", 1, inputs={}, parameters={}, parts=("graph", "tables")):
+        pass
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file() and ".work" not in p.parts}
+    assert left == {".lock", "a.bin", "c.bin", "graph/notes.txt", "mine/b.bin"}
+
+
 def test_other_parameters_are_refused_on_a_finished_folder_too(tmp_path: Path) -> None:
     _make(tmp_path)
     with pytest.raises(ConfigError, match="fanout was None, now 10") as caught, _stage(tmp_path, fanout=10):
