@@ -182,11 +182,17 @@ class Broken(nn.Module):
         raise ZeroDivisionError("the user's own")
 
 
-def test_a_bug_in_the_model_is_passed_on_and_noted_as_the_end(packs: dict[str, gs.Pack], tmp_path: Path) -> None:
+def test_a_bug_in_the_model_is_passed_on_and_leaves_no_run(packs: dict[str, gs.Pack], tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError, match="the user's own"):
         gs.train(Broken(), packs["packed"], task=gs.NodeClassification(CLASSES), epochs=1, out=tmp_path, memory="1GiB")
-    kinds = [event["kind"] for event in read_events(tmp_path / "events.jsonl")]
-    assert kinds[-2:] == ["error", "run_end"]
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("wrong", [{"model": "sgae"}, {"hidden": 1 << 14, "memory": "16MiB"}, {"model": "gone.py:Net"}])
+def test_a_first_try_that_was_refused_does_not_stand_in_the_way(train: Train, wrong: dict[str, Any]) -> None:
+    with pytest.raises(GnnsysError):
+        train(**wrong)
+    assert train().metrics
 
 
 def test_a_finished_run_repeated_from_python_fills_the_model_again(packs: dict[str, gs.Pack], tmp_path: Path) -> None:
