@@ -79,8 +79,7 @@ class NodeClassification:
         Raises:
             ConfigError: the Store has no such split, no labels, or more classes than the task.
         """
-        if store.num_classes == 0:
-            raise ConfigError("GS-CFG-506", f"{store.path}: no labels to learn", hint="Ingest with labels.")
+        refuse_unlabelled(store)
         if store.num_classes > self.num_classes:
             raise ConfigError(
                 "GS-CFG-506", f"{store.path} has {store.num_classes} classes, the task was made for {self.num_classes}"
@@ -97,6 +96,12 @@ class NodeClassification:
     def score(self, out: Tensor, batch: Batch) -> None:
         y = _labels(batch)
         self.metric.update(out[y >= 0], y[y >= 0])
+
+
+def refuse_unlabelled(store: Store) -> None:
+    """Raise ConfigError when there are no classes to learn."""
+    if store.num_classes == 0:
+        raise ConfigError("GS-CFG-506", f"{store.path}: no labels to learn", hint="Ingest with labels.")
 
 
 def _labels(batch: Batch) -> Tensor:

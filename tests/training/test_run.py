@@ -308,6 +308,42 @@ def test_rocauc_is_a_metric_for_two_classes(tmp_path: Path) -> None:
     assert run.metrics["test"]["rocauc"] > 0.9
 
 
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_seeds_that_are_scored_as_unseen_are_not_trained_on(
+    train: Train, store: gs.Store, tmp_path: Path, split: str
+) -> None:
+    some = np.concatenate([store.split("train"), store.split(split)[:3]])
+    options: dict[str, Any] = {"fanouts": [2, 2], "batch_size": 16}
+    whole = gs.sample(store, tmp_path / "whole", seeds=split, **options)
+    mixed = gs.sample(store, tmp_path / "mixed", seeds=some, **options)
+    for source, says in ((whole, f"40 of the 40 .* split '{split}'"), (mixed, f"3 of the 83 .* split '{split}'")):
+        with pytest.raises(ConfigError, match=says) as caught:
+            train(source=source)
+        assert caught.value.code == "GS-CFG-513"
+    with gs.Loader(store, seeds=some, **options) as loader, pytest.raises(ConfigError, match="3 of the 83"):
+        gs.train(gs_model(), loader, task=gs.NodeClassification(CLASSES), out=tmp_path / "r")
+
+
+def test_a_split_that_cannot_be_scored_is_named_before_training(tmp_path: Path) -> None:
+    y = np.arange(60) % 2
+    splits = {"train": np.arange(30), "valid": np.arange(30, 45), "test": np.arange(46, 60, 2)}
+    edges = np.random.default_rng(0).integers(0, 60, (2, 200))
+    store = ingest_arrays(tmp_path / "s", *edges, 60, x=np.ones((60, 3), dtype=np.float32), y=y, splits=splits)
+    options = {**OPTIONS, "model": "mlp", "metric": "rocauc", "batch_size": 8}
+    with pytest.raises(InputDataError, match=r"split 'test': ROC AUC of 0 positives and 7 negatives"):
+        train_from_config(store.path, options, tmp_path / "run")
+    assert train_from_config(store.path, {**options, "metric": "acc"}, tmp_path / "run").metrics
+
+
+def test_a_store_without_labels_says_so(tmp_path: Path) -> None:
+    edges = np.random.default_rng(0).integers(0, 60, (2, 200))
+    splits = {"train": np.arange(30)}
+    store = ingest_arrays(tmp_path / "s", *edges, 60, x=np.ones((60, 3), dtype=np.float32), splits=splits)
+    with pytest.raises(ConfigError, match="no labels to learn") as caught:
+        train_from_config(store.path, {**OPTIONS, "fanouts": [2]}, tmp_path / "run")
+    assert caught.value.code == "GS-CFG-506"
+
+
 def test_evaluating_a_run_gives_the_metrics_that_it_reported(train: Train) -> None:
     run = train()
     again = gs.Run.open(run.path).evaluate("test")
