@@ -16,7 +16,7 @@ from torch import nn
 from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.loading.loader import Loader
 from gnnsys.loading.opening import open_source
-from gnnsys.models.registry import NAMES, build
+from gnnsys.models.registry import NAMES, build, identity
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.pack import Pack
@@ -40,7 +40,6 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
     task = NodeClassification(graph.num_classes, config.metric)
     check_splits(task, graph, _trained_nodes(opened, graph, task))
     sizes: dict[str, Any] = {
-        "name": config.model,
         "in_channels": graph.table_columns("x"),
         "hidden_channels": config.hidden,
         "num_layers": config.layers,
@@ -52,9 +51,9 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
         config=config,
         task=task,
         store=graph,
-        decisive=_decisive(config, opened, graph, task, sizes),
+        decisive=_decisive(config, opened, graph, task, {**sizes, **identity(config.model)}),
         hints=_hints(opened),
-        make_model=lambda: build(**sizes),
+        make_model=lambda: build(config.model, **sizes),
         make_loader=_loader_maker(opened, graph, task, config),
     )
 

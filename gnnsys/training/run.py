@@ -216,10 +216,10 @@ class Run:
         if self._model is not None:
             return copy.deepcopy(self._model)
         sizes = self.config["decisive"]["model"]
-        if sizes.get("name") not in NAMES:
+        if sizes["name"] not in NAMES or sizes.keys() & {"code", "parameters"}:
             raise ConfigError(
                 "GS-CFG-524",
-                f"{self.path}: was trained with the model {sizes.get('name')!r}, which is not one of ours",
+                f"{self.path}: was trained with the model {sizes['name']!r}, which is not one of ours",
                 hint="Pass it: run.load_model(model=Net(...)).",
             )
         return build(**sizes)

@@ -87,7 +87,16 @@ class NodeClassification:
         return Seeds.nodes(store.split(split), order="shuffle", name=split)
 
     def outputs(self, model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> Tensor:
-        return fold(model, batch, key=key)[: batch.batch_size]
+        out = fold(model, batch, key=key)
+        rows, columns = batch.batch_size, self.num_classes
+        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) < rows or out.shape[1] < columns:
+            given = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            raise ConfigError(
+                "GS-CFG-612",
+                f"{type(model).__name__} gives {given}, expected one tensor with a row for each of {rows} seeds and a "
+                f"column for each of {columns} classes",
+            )
+        return out[:rows]
 
     def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, int]:
         y = _labels(batch)
