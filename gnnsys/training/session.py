@@ -149,7 +149,7 @@ class _Session:
         loader = job.make_loader(self._device)
         with closing(loader) if job.own_loader else nullcontext():
             task, own = job.task, job.own_loader
-            self._evaluation_bytes = share_memory(model, task, loader, self._config, self._device, resize=own)
+            self._budget = share_memory(model, task, loader, self._config, self._device, resize=own)
             self._begin()
             with _ending(self._events):
                 state, resumed_from = self._train(model, loader)
@@ -228,7 +228,7 @@ class _Session:
         trim()
         options = self._config
         plan = EvaluationPlan(
-            memory=self._evaluation_bytes,
+            budget=self._budget,
             scratch=self._out,
             fanouts=options.fanouts or (),
             batch_size=options.batch_size or 1024,

@@ -31,6 +31,7 @@ from gnnsys.storage.lock import WriterLock
 from gnnsys.training.events import read_events
 from gnnsys.training.run import train_from_config
 from gnnsys.training.tensors import weights_digest
+from gnnsys.units import format_size, parse_size
 
 NODES, COLUMNS, CLASSES = 160, 7, 3
 OPTIONS: dict[str, Any] = {"hidden": 8, "lr": 0.02, "epochs": 3, "dropout": 0.3, "memory": "512MiB", "threads": 1}
@@ -349,6 +350,19 @@ def test_evaluating_a_run_gives_the_metrics_that_it_reported(train: Train) -> No
     again = gs.Run.open(run.path).evaluate("test")
     assert again["metrics"] == run.metrics["test"]
     assert again["evaluation"] == "layer-wise"
+
+
+def test_too_little_memory_for_evaluation_is_refused_with_numbers_that_lead_to_enough(train: Train) -> None:
+    run, memory, tries = train(), "1KiB", 0
+    while True:
+        try:
+            assert run.evaluate("test", memory=memory)["metrics"] == run.metrics["test"]
+            break
+        except MemoryBudgetError as error:
+            assert f"of --memory {format_size(parse_size(memory))}" in error.message
+            assert "-" not in error.message.replace("--memory", "").replace("in-neighbours", "")
+            memory, tries = error.hint.split("--memory ")[1].split(" ")[0], tries + 1
+    assert 1 <= tries <= 4
 
 
 def test_an_unknown_split_is_named_with_the_ones_there_are(train: Train) -> None:
