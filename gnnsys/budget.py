@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gnnsys.errors import MemoryBudgetError
-from gnnsys.units import format_size
+from gnnsys.units import format_size, size_at_least
 
 DEFAULT_MEMORY = 4 << 30
 _M_MMAP_THRESHOLD = -3
@@ -42,16 +42,31 @@ class Budget:
         Raises:
             MemoryBudgetError: less than that is left.
         """
-        left = self.left + self.shares.get(what, 0)
-        if num_bytes > left:
-            held = "".join(f", {name} {format_size(n)}" for name, n in self.shares.items() if name != what)
-            raise MemoryBudgetError(
-                "GS-MEM-002",
-                f"{what} needs {format_size(num_bytes)}, {format_size(max(left, 0))} are left of "
-                f"--memory {format_size(self.total)}{held}",
-                hint=f"At least --memory {format_size(self.total + num_bytes - left)} is needed, or smaller batches.",
-            )
+        if num_bytes > self.left + self.shares.get(what, 0):
+            raise self.refusal("GS-MEM-002", what, num_bytes, ", or smaller batches")
         self.shares[what] = num_bytes
+
+    def refusal(self, code: str, what: str, num_bytes: int, otherwise: str = "") -> MemoryBudgetError:
+        """The error to raise when `what` does not fit into what the others leave.
+
+        Args:
+            otherwise: what would help besides more memory.
+        """
+        others = {name: size for name, size in self.shares.items() if name != what}
+        left = self.total - sum(others.values())
+        held = "".join(f", {name} {format_size(size)}" for name, size in others.items())
+        return MemoryBudgetError(
+            code,
+            f"{what} needs {format_size(num_bytes)}, {format_size(left)} are left of "
+            f"--memory {format_size(self.total)}{held}",
+            hint=f"At least --memory {size_at_least(self.total + num_bytes - left)} is needed{otherwise}.",
+        )
+
+    def fork(self) -> Budget:
+        """A budget with the same shares; what is reserved in it is not reserved here."""
+        twin = Budget(self.total)
+        twin.shares = dict(self.shares)
+        return twin
 
     @contextmanager
     def holding(self, num_bytes: int, what: str) -> Iterator[None]:

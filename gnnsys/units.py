@@ -44,3 +44,9 @@ def format_size(num_bytes: float) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def size_at_least(num_bytes: int) -> str:
+    """`num_bytes` rounded up to whole KiB or MiB, as an option takes it: `110MiB`."""
+    unit, name = (1 << 10, "KiB") if num_bytes < 1 << 20 else (1 << 20, "MiB")
+    return f"{-(-num_bytes // unit)}{name}"

@@ -143,15 +143,22 @@ class Pool:
         except CorruptStoreError as error:
             raise CorruptStoreError(error.code, f"{self._where(k)}: {error.message}", hint=MEND) from error
 
-    def ids(self, k: int, *, verify: str = "first") -> np.ndarray:
-        """(n,) int64 ids of all nodes of batch k; reads the rings only."""
-        rings = np.diff(self.num_nodes[k], prepend=0)
+    def ids(self, k: int, hops: int | None = None, *, verify: str = "first") -> np.ndarray:
+        """(n,) int64 ids of the nodes of batch k, or of those within its inner `hops` (0: the seeds); reads the rings
+        only."""
+        rings = np.diff(self.num_nodes[k], prepend=0)[: None if hops is None else hops + 1]
         parts = []
         for r, count in enumerate(rings):
             start, stop = self._span(k, ring(r), ring(r))
             sections, _ = self._fetch(k, ring(r), ring(r), start, aligned_buffer(stop - start), verify)
             parts.append(ring_ids(sections[ring(r)], int(count), self.id_dtype))
         return np.concatenate(parts)
+
+    def seed_ids(self) -> np.ndarray | None:
+        """(n,) int64 nodes that were sampled for, None for pairs; reads the first ring of every batch."""
+        if self.manifest.parameters["pairs"] is not None:
+            return None
+        return np.concatenate([self.ids(k, 0) for k in range(self.num_batches)])
 
     def verify(self, deep: bool = False) -> list[str]:
         """Problems found, one sentence each; `deep` reads every batch again and checks what it says."""

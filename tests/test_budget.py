@@ -16,7 +16,15 @@ def test_what_does_not_fit_is_refused_with_every_share_named() -> None:
     budget.reserve(70 << 20, "cache")
     with pytest.raises(MemoryBudgetError, match=r"step needs 40.0 MiB, 30.0 MiB are left .* cache 70.0 MiB") as error:
         budget.reserve(40 << 20, "step")
-    assert "110.0 MiB" in error.value.hint
+    assert "--memory 110MiB " in error.value.hint
+
+
+def test_what_is_reserved_in_a_fork_is_not_reserved_in_its_origin() -> None:
+    budget = Budget(100)
+    budget.reserve(60, "model")
+    fork = budget.fork()
+    fork.reserve(30, "ids")
+    assert (fork.left, budget.left) == (10, 40)
 
 
 def test_reserving_one_name_again_replaces_its_share() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from gnnsys.errors import ConfigError
-from gnnsys.units import format_size, parse_size
+from gnnsys.units import format_size, parse_size, size_at_least
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,8 @@ def test_a_large_size_is_exact() -> None:
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 40, "3.0 TiB")])
 def test_a_size_is_shown_in_the_largest_unit(size: int, text: str) -> None:
     assert format_size(size) == text
+
+
+@pytest.mark.parametrize("num_bytes", [1, 1023, 1025, (1 << 20) - 1, 1 << 20, (1 << 30) + 1])
+def test_a_size_rounded_up_is_enough_and_reads_back(num_bytes: int) -> None:
+    assert num_bytes <= parse_size(size_at_least(num_bytes)) < num_bytes + (1 << 20)

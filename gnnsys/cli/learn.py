@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 import gnnsys as gs
 from gnnsys.cli.common import Json, Quiet, Stopped, StorePath, emit, parse_fanouts, progress
 from gnnsys.errors import ConfigError, InterruptedWorkError
-from gnnsys.models.registry import build
+from gnnsys.models.registry import build, identity
 from gnnsys.training.folder import Resume
 from gnnsys.training.run import train_from_config
 from gnnsys.units import format_size
@@ -99,15 +100,24 @@ def evaluate(
 
 
 def _rebuilt(run: gs.Run, model: str) -> nn.Module:
-    """The class `model` with the sizes that the run was trained with."""
-    sizes = run.config["decisive"]["model"]
+    """The class `model` with the sizes that the run was trained with; warns when it is not the same code."""
+    trained = run.config["decisive"]["model"]
+    sizes = {key: value for key, value in trained.items() if key not in ("name", "code")}
     if "in_channels" not in sizes:
         raise ConfigError(
             "GS-CFG-705",
-            f"{run.path}: was trained from Python with a {sizes.get('name')}, whose sizes the run does not know",
+            f"{run.path}: was trained from Python with a {trained['name']}, whose sizes the run does not know",
             hint="Evaluate it there: gs.Run.open(path).evaluate(split, model=Net(...)).",
         )
-    return build(**{**sizes, "name": model})
+    given = identity(model)
+    if given != {key: trained.get(key) for key in given}:
+        warnings.warn(
+            f"GS-CFG-526: {model} is not the code that {run.path} was trained with ({trained['name']}): "
+            "the scores are those of its weights in other hands",
+            RuntimeWarning,
+            stacklevel=1,
+        )
+    return build(model, **sizes)
 
 
 @contextmanager

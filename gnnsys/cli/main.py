@@ -15,6 +15,7 @@ from gnnsys.budget import give_back_freed_blocks
 from gnnsys.cli import data, demo, inspect, learn, measure
 from gnnsys.cli.common import Stopped
 from gnnsys.errors import GnnsysError
+from gnnsys.models.user_file import line_in_user_file
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,11 +57,19 @@ def _run(arguments: list[str]) -> int:
         return stopped.exit_code
     except GnnsysError as error:
         return _fail(str(error), error.exit_code, verbose)
-    except (OSError, MemoryError) as error:
-        return _fail(f"{type(error).__name__}: {error}", 1, verbose)
     except Exception as error:
-        return _fail(f"{type(error).__name__}: {error}\n  This is a bug; -v shows where it happened.", 1, verbose)
+        return _fail(_unplanned(error), 1, verbose)
     return 0
+
+
+def _unplanned(error: Exception) -> str:
+    """An error that nobody raised on purpose, and whose it is."""
+    what = f"{type(error).__name__}: {error}"
+    if where := line_in_user_file(error):
+        return f"your model failed at {where}: {what}\n  -v shows how it came there."
+    if isinstance(error, OSError | MemoryError):
+        return what
+    return f"{what}\n  This is a bug; -v shows where it happened."
 
 
 def _fail(text: str, code: int, verbose: bool) -> int:

@@ -19,7 +19,7 @@ from gnnsys.loading.maker import BatchMaker
 from gnnsys.loading.opening import open_rows, open_source
 from gnnsys.loading.order import epoch_order
 from gnnsys.loading.sources import BatchSource, PoolSource, StoreSource
-from gnnsys.samplers.seeds import Order
+from gnnsys.samplers.seeds import Order, Seeds
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.stage import difference
@@ -138,6 +138,11 @@ class Loader:
     def fanouts(self) -> list[int]:
         """Neighbours per node of every hop delivered, seed side first."""
         return self._maker.source.fanouts
+
+    @property
+    def seeds(self) -> Seeds | None:
+        """What a Store is sampled for; None when a Pool or Pack is read."""
+        return self._maker.source.seeds
 
     def largest_batch(self) -> Batch:
         """The batch of epoch 0 with the most nodes (of the first few when a Store is sampled), for measuring a step.

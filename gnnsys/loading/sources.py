@@ -39,6 +39,11 @@ class BatchSource(Protocol):
     fanouts: list[int]
     """Of those hops, seed side first."""
 
+    @property
+    def seeds(self) -> Seeds | None:
+        """What a Store is sampled for; a Pool does not keep them apart from its batches."""
+        ...
+
     def draw(self, epoch: int, k: int, scratch: Scratch) -> PoolBatch:
         """Batch k as it is in that epoch."""
         ...
@@ -83,6 +88,7 @@ class PoolSource:
         self.fanouts = pool.fanouts[: self.hops]
         self._labels, self._verify = labels, verify
         self.id = pool.id
+        self.seeds: Seeds | None = None
         self.num_batches = pool.num_batches
         self.order = pool.order
         self._largest_blob = max(self.planned_bytes(k) for k in range(pool.num_batches))
@@ -92,7 +98,7 @@ class PoolSource:
         return self._pool.read(k, self.hops, self._labels, buffer, verify=self._verify)
 
     def ids(self, epoch: int, k: int) -> np.ndarray:
-        return self._pool.ids(k, verify=self._verify)[: self._pool.num_nodes[k, self.hops]]
+        return self._pool.ids(k, self.hops, verify=self._verify)
 
     def pool_index(self, epoch: int) -> int:
         return self._pool.pool_index
@@ -140,14 +146,14 @@ class StoreSource:
         labels: bool,
     ) -> None:
         self._store = store
-        self._seeds = _ordered(as_seeds(store, seeds), order)
+        self.seeds = _ordered(as_seeds(store, seeds), order)
         self._batch_size, self._seed, self._resample = batch_size, seed, resample
         fanouts = checked_fanouts(fanouts)
         self.hops = checked_hops(hops, len(fanouts))
         self._fanouts = self.fanouts = fanouts[: self.hops]
         self._labels = store.labels() if labels else None
-        self.order: str = self._seeds.order
-        self.num_batches = len(seed_batches(self._seeds, batch_size, seed))
+        self.order: str = self.seeds.order
+        self.num_batches = len(seed_batches(self.seeds, batch_size, seed))
         self.id = self._identity(fanouts)
         self._lock = threading.Lock()
         self._pass: tuple[int, SeedBatches, TreeSampler] | None = None
@@ -170,8 +176,8 @@ class StoreSource:
 
     def largest(self) -> tuple[int, int, int]:
         """Every fanout taken in full by nodes that are all distinct; never more than the graph has."""
-        pairs = self._seeds.pairs is not None
-        ring = min(self._batch_size, len(self._seeds)) * (2 + self._seeds.negatives if pairs else 1)
+        pairs = self.seeds.pairs is not None
+        ring = min(self._batch_size, len(self.seeds)) * (2 + self.seeds.negatives if pairs else 1)
         seeds = nodes = min(ring, self._store.num_nodes)
         edges = 0
         for fanout in self._fanouts:
@@ -191,7 +197,7 @@ class StoreSource:
         """Order of the seeds and sampler of one pass; the last one is kept."""
         with self._lock:
             if self._pass is None or self._pass[0] != pool_index:
-                batches = seed_batches(self._seeds, self._batch_size, self._seed, pool_index)
+                batches = seed_batches(self.seeds, self._batch_size, self._seed, pool_index)
                 # Without a budget: `worker_bytes` bounds every draw, and who gives the memory has counted it.
                 sampler = TreeSampler(
                     self._store.graph, self._fanouts, seed=self._seed, pool_index=pool_index, labels=self._labels
@@ -200,7 +206,7 @@ class StoreSource:
             return self._pass[1:]
 
     def _identity(self, fanouts: list[int]) -> str:
-        parts = [self._store.id, self._seeds.digest, self._seeds.options, self._seeds.order]
+        parts = [self._store.id, self.seeds.digest, self.seeds.options, self.seeds.order]
         return digest(canonical_json([*parts, fanouts, self._batch_size, self._seed, self._resample]))
 
 

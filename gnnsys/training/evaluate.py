@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from gnnsys.batch import Batch
+from gnnsys.budget import Budget
 from gnnsys.loading.loader import Loader
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.seeds import Seeds, as_seeds
@@ -42,8 +43,8 @@ class Evaluation:
 class EvaluationPlan:
     """How evaluation may go about it."""
 
-    memory: int
-    """Bytes that it may take."""
+    budget: Budget
+    """What is left of it may be taken."""
     scratch: Path
     """A folder for temporary files."""
     fanouts: Sequence[int]
@@ -60,7 +61,7 @@ def evaluate(model: nn.Module, task: Task, store: Store, splits: Sequence[str], 
     Raises:
         ConfigError: the Store has no such split.
         InputDataError: a split has no labelled seed.
-        MemoryBudgetError: not even one node and its neighbours fit into the plan's memory.
+        MemoryBudgetError: not even one node and its neighbours fit into the plan's budget.
     """
     seeds = {split: as_seeds(store, task.seeds(store, split)) for split in splits}
     counts = {split: len(found) for split, found in seeds.items()}
@@ -78,12 +79,13 @@ def _by_nodes(
     """One inference for the nodes of all splits together."""
     ids = {split: found.ids for split, found in seeds.items() if found.ids is not None}
     nodes = np.unique(np.concatenate(list(ids.values())))
-    held = nodes.nbytes + sum(members.nbytes for members in ids.values())
+    budget = plan.budget.fork()
+    budget.reserve(nodes.nbytes + sum(members.nbytes for members in ids.values()), "the splits")
     inferred = infer(
         model,
         store,
         nodes=nodes,
-        budget_bytes=plan.memory - held,
+        budget=budget,
         scratch=plan.scratch,
         fanouts=plan.fanouts,
         batch_size=plan.batch_size,
@@ -130,7 +132,7 @@ def _by_batches(
 
 
 def _loader(store: Store, seeds: Seeds, plan: EvaluationPlan) -> tuple[Loader, str]:
-    """Batches with all neighbours when half of the memory holds them, else sampled as in training."""
+    """Batches with all neighbours when half of the memory left holds them, else sampled as in training."""
     for how, fanouts in (("full-neighbour", [-1] * len(plan.fanouts)), ("sampled", list(plan.fanouts))):
         loader = Loader(
             store,
@@ -143,7 +145,7 @@ def _loader(store: Store, seeds: Seeds, plan: EvaluationPlan) -> tuple[Loader, s
             prefetch=1,
             workers=1,
         )
-        if how == "sampled" or 2 * loader.memory_bytes() <= plan.memory:
+        if how == "sampled" or 2 * loader.memory_bytes() <= plan.budget.left:
             return loader, how
         loader.close()
     raise AssertionError

@@ -1,6 +1,7 @@
 """The folder of a run: which configuration it belongs to, whether it may be continued, and the result at its end.
 
-run/config.json     the resolved configuration, written first; like the result it carries a checksum of itself
+run/config.json     the resolved configuration, written once model, loader and memory were found good; like the
+                    result it carries a checksum of itself
 run/events.jsonl    run/checkpoints/    model.safetensors    best.safetensors
 run/result.json     written last, with digests of both sets of weights: a run that has one is finished
 """
@@ -40,26 +41,41 @@ def refuse_foreign(path: Path) -> None:
         )
 
 
-def prepare_folder(path: Path, decisive: Mapping[str, Any], rest: Mapping[str, Any], resume: Resume) -> dict[str, Any]:
-    """Start a run in the folder or check that it holds the same one; returns its `config.json`.
-
-    The caller holds the folder's lock.
+def refuse_other(path: Path, decisive: Mapping[str, Any], resume: Resume) -> None:
+    """Check that the folder, whose lock the caller holds, holds the same run or none yet.
 
     Args:
         decisive: what decides the weights; must not change between starts.
-        rest: other options, hints and versions, kept as they were at the first start.
 
     Raises:
         ConfigError: it holds a run of another configuration, or any run under `resume="never"`.
     """
+    if not (path / CONFIG).exists():
+        return
+    if resume == "never":
+        raise ConfigError(
+            "GS-CFG-520", f"{path}: there is a run already, and --resume is never", hint="Choose another --out."
+        )
+    changes = difference(_flat(read_json(path / CONFIG).get("decisive", {})), _flat(decisive))
+    if changes:
+        raise ConfigError(
+            "GS-CFG-521",
+            f"{path}: this run was started with other options ({'; '.join(changes)})",
+            hint="Use the same options to continue, or another --out.",
+        )
+
+
+def start_run(path: Path, decisive: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's `config.json`: the one of its first start, written now if this is it.
+
+    Args:
+        decisive: as `refuse_other` has checked it.
+        rest: other options, hints and versions, kept as they were at the first start.
+    """
     remove_temps(path)
-    if (path / CONFIG).exists():
-        found = read_json(path / CONFIG)
-        _refuse_other(path, found, decisive, resume)
-        return found
-    document = {**rest, "decisive": dict(decisive), "digest": config_digest(decisive)}
-    write_json(path / CONFIG, document)
-    return document
+    if not (path / CONFIG).exists():
+        write_json(path / CONFIG, {**rest, "decisive": dict(decisive), "digest": config_digest(decisive)})
+    return read_json(path / CONFIG)
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -95,20 +111,6 @@ def _checksum(document: Mapping[str, Any]) -> str:
 
 
 _MEND = "Nothing in a run is meant to be edited: copy the file from a good one, or train again with another --out."
-
-
-def _refuse_other(path: Path, found: Mapping[str, Any], decisive: Mapping[str, Any], resume: Resume) -> None:
-    if resume == "never":
-        raise ConfigError(
-            "GS-CFG-520", f"{path}: there is a run already, and --resume is never", hint="Choose another --out."
-        )
-    changes = difference(_flat(found.get("decisive", {})), _flat(decisive))
-    if changes:
-        raise ConfigError(
-            "GS-CFG-521",
-            f"{path}: this run was started with other options ({'; '.join(changes)})",
-            hint="Use the same options to continue, or another --out.",
-        )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

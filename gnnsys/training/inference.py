@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from gnnsys.budget import Budget
-from gnnsys.errors import ConfigError, MemoryBudgetError
+from gnnsys.errors import ConfigError
 from gnnsys.loading.loader import Loader
 from gnnsys.models.fold import fold, layers_of
 from gnnsys.progress import Progress, silent
@@ -20,7 +20,6 @@ from gnnsys.samplers.tree import working_bytes
 from gnnsys.storage.store import Graph, Store
 from gnnsys.training.layerwise import NOT_ONE_TENSOR, layerwise
 from gnnsys.training.outputs import OutputFile, device_of, evaluating, scratch_folder
-from gnnsys.units import format_size
 
 How = Literal["layer-wise", "full-neighbour", "sampled"]
 
@@ -39,7 +38,7 @@ def infer(
     *,
     nodes: np.ndarray,
     fanouts: Sequence[int],
-    budget_bytes: int,
+    budget: Budget,
     scratch: Path,
     batch_size: int = 1024,
     seed: int = 0,
@@ -52,7 +51,7 @@ def infer(
         model: in any style of `fold`; put into eval mode and back.
         nodes: (n,) integer node ids, any order, repeats allowed.
         fanouts: of training; their number is the depth of full neighbourhoods, their values are the last resort.
-        budget_bytes: memory that this may take on top of what the process has.
+        budget: what is left of it may be taken.
         scratch: a folder for temporary files, removed before the call returns.
         batch_size: at most so many nodes at once when layers are not computed one by one.
         seed: of the last resort.
@@ -71,14 +70,12 @@ def infer(
     refuse_outside(nodes, store.num_nodes, "nodes")
     if layers_of(model):
         try:
-            outputs = layerwise(
-                model, store, nodes=nodes, budget_bytes=budget_bytes, scratch=scratch, rows=rows, progress=progress
-            )
+            outputs = layerwise(model, store, nodes=nodes, budget=budget, scratch=scratch, rows=rows, progress=progress)
             return Inferred(outputs, "layer-wise")
         except ConfigError as error:
             if error.code != NOT_ONE_TENSOR:
                 raise
-    budget = Budget(budget_bytes)
+    budget = budget.fork()
     targets = np.unique(nodes)
     budget.reserve(2 * targets.nbytes, "node ids")
     if rows == "memory":
@@ -108,12 +105,7 @@ def _plan(store: Store, targets: np.ndarray, fanouts: list[int], batch_size: int
         needed = cost.total(*_largest(store, fanouts, size))
         if needed <= budget.left:
             return _Plan("sampled", fanouts, size)
-    raise MemoryBudgetError(
-        "GS-MEM-004",
-        f"inference for one node needs up to {format_size(needed)}, {format_size(max(budget.left, 0))} are left of "
-        f"--memory for it",
-        hint=f"About {format_size(needed - budget.left)} more memory is needed, or smaller fanouts.",
-    )
+    raise budget.refusal("GS-MEM-004", "inference for one node", needed, ", or smaller fanouts")
 
 
 def _halves(size: int) -> Iterator[int]:

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.loading.loader import Loader
 from gnnsys.loading.opening import open_source
-from gnnsys.models.registry import NAMES, build
+from gnnsys.models.registry import NAMES, build, identity
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.pack import Pack
@@ -23,7 +24,8 @@ from gnnsys.storage.pool import Pool
 from gnnsys.storage.store import Store
 from gnnsys.training.config import TrainConfig
 from gnnsys.training.session import Job, choose_device
-from gnnsys.training.tasks import NodeClassification, Task
+from gnnsys.training.splits import check_splits
+from gnnsys.training.tasks import NodeClassification, Task, refuse_unlabelled
 from gnnsys.units import format_size
 
 Opened = Pack | Pool | Store
@@ -34,9 +36,10 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
     opened = open_source(source, "first")
     graph = opened if isinstance(opened, Store) else resolve_store(opened.path, store)
     config = fitted(config, opened)
+    refuse_unlabelled(graph)
     task = NodeClassification(graph.num_classes, config.metric)
+    check_splits(task, graph, _trained_nodes(opened, graph, task))
     sizes: dict[str, Any] = {
-        "name": config.model,
         "in_channels": graph.table_columns("x"),
         "hidden_channels": config.hidden,
         "num_layers": config.layers,
@@ -48,9 +51,9 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
         config=config,
         task=task,
         store=graph,
-        decisive=_decisive(config, opened, graph, task, sizes),
+        decisive=_decisive(config, opened, graph, task, {**sizes, **identity(config.model)}),
         hints=_hints(opened),
-        make_model=lambda: build(**sizes),
+        make_model=lambda: build(config.model, **sizes),
         make_loader=_loader_maker(opened, graph, task, config),
     )
 
@@ -63,6 +66,8 @@ def job_of_model(
     opened = loader.opened if loader else open_source(source, "first")  # type: ignore[arg-type]
     graph = opened if isinstance(opened, Store) else _store_if_there(opened, store)
     config = fitted(config.model_copy(update={"model": type(model).__qualname__}), opened, loader)
+    if graph is not None:
+        check_splits(task, graph, _trained_nodes(opened, graph, task, loader))
     make_loader = _loader_maker(opened, graph, task, config) if loader is None else lambda _device: loader
     decisive = _decisive(config, opened, graph, task, {"name": config.model, "parameters": shapes_digest(model)})
     if loader is not None:
@@ -78,6 +83,16 @@ def job_of_model(
         make_loader=make_loader,
         own_loader=loader is None,
     )
+
+
+def _trained_nodes(opened: Opened, graph: Store, task: Task, loader: Loader | None = None) -> np.ndarray | None:
+    """Nodes of an epoch, None for pairs. A pool that was sampled for a whole split is not read for it."""
+    if isinstance(opened, Store):
+        seeds = loader.seeds if loader else None
+        return (seeds or as_seeds(graph, task.seeds(graph, "train"))).ids
+    pool = opened.pool if isinstance(opened, Pack) else opened
+    name = pool.manifest.parameters["seeds"]
+    return graph.split(name) if name in graph.split_names else pool.seed_ids()
 
 
 def fitted(config: TrainConfig, opened: Opened, loader: Loader | None = None) -> TrainConfig:

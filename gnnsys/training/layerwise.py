@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from gnnsys.batch import Block
 from gnnsys.budget import Budget
-from gnnsys.errors import ConfigError, MemoryBudgetError
+from gnnsys.errors import ConfigError
 from gnnsys.models.fold import float_rows, layers_of
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.batches import SeedBatch
@@ -36,7 +36,6 @@ from gnnsys.training.kernels import mark_sources
 from gnnsys.training.memory import trim
 from gnnsys.training.outputs import OutputFile, device_of, evaluating, scratch_folder
 from gnnsys.training.streamed import StreamedBlock
-from gnnsys.units import format_size
 
 NOT_ONE_TENSOR = "GS-CFG-611"
 _SLACK_BYTES = 4 << 20
@@ -50,7 +49,7 @@ def layerwise(
     store: Store,
     *,
     nodes: np.ndarray,
-    budget_bytes: int,
+    budget: Budget,
     scratch: Path,
     rows: str = "mapped",
     progress: Progress = silent,
@@ -61,7 +60,7 @@ def layerwise(
         model: offers `layers`, each with one tensor in and out; runs where its parameters are, in eval mode, and is
             put back as it was.
         nodes: (n,) integer node ids, any order, repeats allowed.
-        budget_bytes: memory that this may take on top of what the process has.
+        budget: what is left of it may be taken.
         scratch: a folder for temporary files, 4 bytes per value of a hidden layer and of the output; they are
             removed from it before the call returns.
         rows: table backend of the features: `mapped`, `direct` or `memory`.
@@ -78,7 +77,7 @@ def layerwise(
         raise ConfigError("GS-CFG-610", f"{type(model).__name__} offers no layers to infer one by one")
     nodes = np.asarray(nodes, dtype=np.int64)
     refuse_outside(nodes, store.num_nodes, "nodes")
-    budget = Budget(budget_bytes)
+    budget = budget.fork()
     with evaluating(model), scratch_folder(scratch) as folder, closing(_features(store, rows, budget)) as features:
         run = _Run(store.graph, budget, device_of(model))
         needed = _needed_nodes(run, layers, np.unique(nodes))
@@ -259,12 +258,7 @@ class _Run:
         piece_edges = room // (cost.total(0, 1, 1) - cost.total(0, 0, 0) + cost.sampling(0, 1) - cost.sampling(0, 0))
         if piece_edges < 1 or not _only_aggregates(layer):
             needed = max(cost.total(1, end - begin + 1, end - begin), cost.sampling(1, end - begin))
-            raise MemoryBudgetError(
-                "GS-MEM-003",
-                f"node {node} with its {end - begin} in-neighbours needs up to {format_size(needed)}, "
-                f"{format_size(max(self.budget.left, 0))} are left of --memory for inference",
-                hint=f"About {format_size(needed - self.budget.left)} more memory is needed.",
-            )
+            raise self.budget.refusal("GS-MEM-003", f"node {node} with its {end - begin} in-neighbours", needed)
 
         def piece(start: int) -> tuple[Block, Tensor]:
             return self._piece(source, node, self.graph.indices[start : min(start + piece_edges, end)])

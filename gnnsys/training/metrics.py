@@ -17,6 +17,9 @@ class Metric(Protocol):
     Attributes:
         name: as in `--metric` and in results, e.g. `acc`.
         higher_is_better: whether early stopping waits for a rise or a fall.
+
+    Optional: `check(target)` raises InputDataError when the metric is not defined for these targets, whatever the
+    outputs; it is called before training.
     """
 
     name: str
@@ -43,6 +46,10 @@ class Accuracy:
     def reset(self) -> None:
         self._right = 0
         self._seen = 0
+
+    def check(self, target: Tensor) -> None:
+        """Refuse `target` (n,) int64 that no outputs can be scored on."""
+        _refuse_empty(self.name, len(target))
 
     def update(self, out: Tensor, target: Tensor) -> None:
         """Count rows of `out` (n, C) against `target` (n,) int64."""
@@ -73,6 +80,11 @@ class RocAuc:
         self._scores: list[np.ndarray] = []
         self._positive: list[np.ndarray] = []
 
+    def check(self, target: Tensor) -> None:
+        """Refuse `target` (n,) that no scores can be ranked on."""
+        _refuse_empty(self.name, len(target))
+        _refuse_one_class(int((target > 0).sum()), len(target))
+
     def update(self, out: Tensor, target: Tensor) -> None:
         """Take scores `out` (n,) or, as two logits, (n, 2), and `target` (n,) with values 0 and 1."""
         scores = out[:, 1].double() - out[:, 0].double() if out.dim() == 2 and out.shape[1] == 2 else out.reshape(-1)
@@ -91,18 +103,22 @@ def _rank_sum(scores: np.ndarray, positive: np.ndarray) -> float:
     """AUC of (n,) scores from counts of equal scores, in integers up to the last division; the largest, twice the
     pairs, fits 63 bits up to four billion scores."""
     num_positive = int(positive.sum())
+    _refuse_one_class(num_positive, len(positive))
     num_negative = len(positive) - num_positive
-    if not (num_positive and num_negative):
-        raise InputDataError(
-            "GS-IN-503",
-            f"ROC AUC of {num_positive} positives and {num_negative} negatives; it needs at least one of each",
-            hint="Use --metric acc, or another split.",
-        )
     _, groups = np.unique(scores, return_inverse=True)
     above = np.bincount(groups, weights=positive).astype(np.int64)
     below = np.bincount(groups).astype(np.int64) - above
     twice_wins = 2 * (np.cumsum(below) - below) + below
     return int(above @ twice_wins) / (2 * num_positive * num_negative)
+
+
+def _refuse_one_class(num_positive: int, num: int) -> None:
+    if num_positive in (0, num):
+        raise InputDataError(
+            "GS-IN-503",
+            f"ROC AUC of {num_positive} positives and {num - num_positive} negatives; it needs at least one of each",
+            hint="Use --metric acc, or another split.",
+        )
 
 
 def _refuse_empty(name: str, seen: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from gnnsys.budget import GrowthMeter
+from gnnsys.budget import Budget, GrowthMeter
 from gnnsys.errors import ConfigError, InputDataError, InterruptedWorkError
 from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import NAMES, build
@@ -189,10 +189,11 @@ class Run:
         with GrowthMeter() as meter:
             loaded = self.load_model(model=model).to(choose_device(device))
             options = self.config["options"]
-            total = parse_size(memory) if memory is not None else int(options["memory"])
+            budget = Budget(parse_size(memory) if memory is not None else int(options["memory"]))
+            budget.reserve(state_bytes(loaded) + OVERHEAD_BYTES, "the model and small things")
             scratch = self.path / f".evaluate-{threading.get_native_id()}"
             plan = EvaluationPlan(
-                memory=total - state_bytes(loaded) - OVERHEAD_BYTES,
+                budget=budget,
                 scratch=scratch,
                 fanouts=options["fanouts"] or (),
                 batch_size=options["batch_size"] or 1024,
@@ -216,10 +217,10 @@ class Run:
         if self._model is not None:
             return copy.deepcopy(self._model)
         sizes = self.config["decisive"]["model"]
-        if sizes.get("name") not in NAMES:
+        if sizes["name"] not in NAMES or sizes.keys() & {"code", "parameters"}:
             raise ConfigError(
                 "GS-CFG-524",
-                f"{self.path}: was trained with the model {sizes.get('name')!r}, which is not one of ours",
+                f"{self.path}: was trained with the model {sizes['name']!r}, which is not one of ours",
                 hint="Pass it: run.load_model(model=Net(...)).",
             )
         return build(**sizes)

@@ -7,7 +7,7 @@ import platform
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,17 @@ from gnnsys.training.checkpoint import Checkpoints
 from gnnsys.training.config import TrainConfig, config_digest
 from gnnsys.training.evaluate import Evaluation, EvaluationPlan, evaluate
 from gnnsys.training.events import EventLog
-from gnnsys.training.folder import BEST, FINAL, RESULT, Resume, prepare_folder, read_result, refuse_foreign, write_json
+from gnnsys.training.folder import (
+    BEST,
+    FINAL,
+    RESULT,
+    Resume,
+    read_result,
+    refuse_foreign,
+    refuse_other,
+    start_run,
+    write_json,
+)
 from gnnsys.training.memory import trim
 from gnnsys.training.shares import share_memory
 from gnnsys.training.state import TrainState
@@ -89,17 +99,10 @@ def execute(
     """
     refuse_foreign(out)
     with WriterLock(out), _torch_threads(job.config.threads):
-        rest = {**job.hints, "options": job.config.model_dump(mode="json"), "threads": torch.get_num_threads()}
-        document = prepare_folder(out, job.decisive, {**rest, "versions": _versions()}, resume)
+        refuse_other(out, job.decisive, resume)
         if (finished := read_result(out)) is not None:
             return finished
-        if job.store is not None:
-            write_hint(out, job.store.path, job.store.id)
-        events = EventLog(out / "events.jsonl", out.name)
-        with _ending(events):
-            result = _Session(job, out, meter, events, document, stop, progress).run()
-            write_json(out / RESULT, result)
-        return result
+        return _Session(job, out, meter, stop, progress).run()
 
 
 @contextmanager
@@ -129,38 +132,54 @@ class _Session:
         job: Job,
         out: Path,
         meter: GrowthMeter,
-        events: EventLog,
-        document: Mapping[str, Any],
         stop: threading.Event | None,
         progress: Progress,
     ) -> None:
-        self._job, self._out, self._meter, self._events = job, out, meter, events
+        self._job, self._out, self._meter = job, out, meter
         self._stop, self._progress = stop, progress
         self._config = job.config
         self._device = choose_device(job.config.device)
         self._checkpoints = Checkpoints(out / "checkpoints", config_digest(job.decisive))
-        self._threads_before = int(document.get("threads", torch.get_num_threads()))
         self._how = "none"
 
     def run(self) -> dict[str, Any]:
+        """Everything that may be refused comes first: a try that fails there leaves no run behind."""
         job = self._job
         job.model = model = job.make_model().to(self._device)
         loader = job.make_loader(self._device)
-        with closing(loader) if job.own_loader else nothing():
+        with closing(loader) if job.own_loader else nullcontext():
             task, own = job.task, job.own_loader
-            self._evaluation_bytes = share_memory(model, task, loader, self._config, self._device, resize=own)
-            trainer = self._trainer(model, loader)
-            resumed_from = self._restore(trainer)
-            self._events.write(
-                "run_start",
-                config_digest=config_digest(job.decisive),
-                resumed_from=resumed_from,
-                versions=_versions(),
-                host={"cores": os.cpu_count(), "device": str(self._device), "threads": torch.get_num_threads()},
-                read_ahead={"prefetch": loader.prefetch, "workers": loader.workers},
-            )
-            state = trainer.fit()
-        return self._finish(model, state, resumed_from)
+            self._budget = share_memory(model, task, loader, self._config, self._device, resize=own)
+            self._begin()
+            with _ending(self._events):
+                state, resumed_from = self._train(model, loader)
+                result = self._finish(model, state, resumed_from)
+                write_json(self._out / RESULT, result)
+        return result
+
+    def _begin(self) -> None:
+        """The folder holds this run from now on."""
+        job = self._job
+        rest = {**job.hints, "options": job.config.model_dump(mode="json"), "threads": torch.get_num_threads()}
+        document = start_run(self._out, job.decisive, {**rest, "versions": _versions()})
+        self._threads_before = int(document["threads"])
+        if job.store is not None:
+            write_hint(self._out, job.store.path, job.store.id)
+        self._events = EventLog(self._out / "events.jsonl", self._out.name)
+
+    def _train(self, model: nn.Module, loader: Loader) -> tuple[TrainState, str | None]:
+        """From the newest checkpoint, whose name is returned too, to the end."""
+        trainer = self._trainer(model, loader)
+        resumed_from = self._restore(trainer)
+        self._events.write(
+            "run_start",
+            config_digest=config_digest(self._job.decisive),
+            resumed_from=resumed_from,
+            versions=_versions(),
+            host={"cores": os.cpu_count(), "device": str(self._device), "threads": torch.get_num_threads()},
+            read_ahead={"prefetch": loader.prefetch, "workers": loader.workers},
+        )
+        return trainer.fit(), resumed_from
 
     def _trainer(self, model: nn.Module, loader: Loader) -> Trainer:
         return Trainer(
@@ -209,7 +228,7 @@ class _Session:
         trim()
         options = self._config
         plan = EvaluationPlan(
-            memory=self._evaluation_bytes,
+            budget=self._budget,
             scratch=self._out,
             fanouts=options.fanouts or (),
             batch_size=options.batch_size or 1024,
@@ -291,9 +310,3 @@ def _torch_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def nothing() -> Iterator[None]:
-    """A loader of the caller's own stays open."""
-    yield

@@ -26,8 +26,8 @@ from gnnsys.units import format_size
 
 def share_memory(
     model: nn.Module, task: Task, loader: Loader, config: TrainConfig, device: torch.device, *, resize: bool
-) -> int:
-    """Reserve the shares, measuring a step on the largest batch; returns the bytes that evaluation may take.
+) -> Budget:
+    """Reserve the shares, measuring a step on the largest batch; returns the budget as it is between two epochs.
 
     Args:
         resize: choose how far the loader reads ahead; a loader of the caller's own is taken as it is.
@@ -49,7 +49,9 @@ def share_memory(
     if resize:
         _set_read_ahead(loader, budget.left, config)
     trim()
-    return config.memory - OVERHEAD_BYTES - shares["model and optimizer"] - _idle_bytes(loader)
+    del budget.shares["one step"]
+    budget.reserve(_idle_bytes(loader), "loader")
+    return budget
 
 
 def _refuse_over(total: int, shares: Mapping[str, int]) -> None:

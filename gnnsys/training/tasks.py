@@ -79,8 +79,7 @@ class NodeClassification:
         Raises:
             ConfigError: the Store has no such split, no labels, or more classes than the task.
         """
-        if store.num_classes == 0:
-            raise ConfigError("GS-CFG-506", f"{store.path}: no labels to learn", hint="Ingest with labels.")
+        refuse_unlabelled(store)
         if store.num_classes > self.num_classes:
             raise ConfigError(
                 "GS-CFG-506", f"{store.path} has {store.num_classes} classes, the task was made for {self.num_classes}"
@@ -88,7 +87,16 @@ class NodeClassification:
         return Seeds.nodes(store.split(split), order="shuffle", name=split)
 
     def outputs(self, model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> Tensor:
-        return fold(model, batch, key=key)[: batch.batch_size]
+        out = fold(model, batch, key=key)
+        rows, columns = batch.batch_size, self.num_classes
+        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) < rows or out.shape[1] < columns:
+            given = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            raise ConfigError(
+                "GS-CFG-612",
+                f"{type(model).__name__} gives {given}, expected one tensor with a row for each of {rows} seeds and a "
+                f"column for each of {columns} classes",
+            )
+        return out[:rows]
 
     def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, int]:
         y = _labels(batch)
@@ -97,6 +105,12 @@ class NodeClassification:
     def score(self, out: Tensor, batch: Batch) -> None:
         y = _labels(batch)
         self.metric.update(out[y >= 0], y[y >= 0])
+
+
+def refuse_unlabelled(store: Store) -> None:
+    """Raise ConfigError when there are no classes to learn."""
+    if store.num_classes == 0:
+        raise ConfigError("GS-CFG-506", f"{store.path}: no labels to learn", hint="Ingest with labels.")
 
 
 def _labels(batch: Batch) -> Tensor:

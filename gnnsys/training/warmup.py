@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gnnsys.budget import Budget
 from gnnsys.ingestion import ingest_arrays
 from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import build
@@ -42,5 +43,5 @@ def warm_up() -> None:
                     optimizer.step()
         with Loader(store, fanouts=[2, 2], batch_size=4) as loader:
             next(iter(loader))
-        layerwise(model, store, nodes=ids, budget_bytes=1 << 28, scratch=Path(folder))
+        layerwise(model, store, nodes=ids, budget=Budget(1 << 28), scratch=Path(folder))
     encode(split_optimizer(optimizer.state_dict())[0])

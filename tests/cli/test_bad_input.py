@@ -381,6 +381,55 @@ def test_a_run_of_python_is_not_evaluated_by_the_name_of_a_file(prompt: Prompt, 
     prompt.refuses(3, "GS-CFG-705", "gs.Run.open(path).evaluate", *command)
 
 
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_channels, hidden_channels, num_layers, out_channels, dropout):
+        super().__init__()
+        self.lin = nn.Linear(in_channels, out_channels)
+
+    def forward(self, x, edge_index):
+        return self.lin(x)
+"""
+
+
+def test_an_edited_model_file_is_another_model(prompt: Prompt, made: Path, tmp_path: Path) -> None:
+    net = tmp_path / "net.py"
+    net.write_text(NET)
+    train = ("train", made / "pack", "--out", tmp_path / "run", *TRAINING)
+    evaluate = ("evaluate", tmp_path / "run", "--model", f"{net}:Net")
+    first = prompt.succeeds(*train, "--model", f"{net}:Net")
+    assert prompt.succeeds(*train, "--model", f"{tmp_path}/./net.py:Net") == first
+    assert prompt.succeeds(*evaluate)["metrics"] == first["metrics"]["test"]
+    net.write_text(NET.replace("self.lin(x)", "-self.lin(x)"))
+    prompt.refuses(3, "GS-CFG-521", "model.code was", *train, "--model", f"{net}:Net")
+    with pytest.warns(RuntimeWarning, match="is not the code that"):
+        prompt.succeeds(*evaluate)
+
+
+@pytest.mark.parametrize(
+    ("forward", "says"),
+    [
+        ("x.no_such_method()", "error your model failed at {net}:10: AttributeError"),
+        ("x[:, :3] @ edge_index", "error your model failed at {net}:10: RuntimeError"),
+        ("None", "error GS-CFG-612: Net gives a NoneType, expected one tensor"),
+        ("self.lin(x)[:, :1]", "error GS-CFG-612: Net gives shape ("),
+    ],
+)
+def test_an_error_in_the_users_forward_is_told_as_the_users(
+    forward: str, says: str, prompt: Prompt, made: Path, tmp_path: Path
+) -> None:
+    net = tmp_path / "net.py"
+    net.write_text(NET.replace("self.lin(x)", forward))
+    train = ("train", made / "pack", "--model", f"{net}:Net", "--out", tmp_path / "run", *TRAINING)
+    _, _, err = prompt.run(*train)
+    assert err.startswith(says.format(net=net))
+    assert "This is a bug" not in err
+    assert "Traceback" not in err
+    assert "Traceback" in prompt.run("-v", *train)[2]
+
+
 def test_a_pack_whose_store_moved_is_told_where(prompt: Prompt, copy: Path) -> None:
     (copy / "store").rename(copy / "elsewhere")
     train = ("train", copy / "pack", "--out", copy / "again", *TRAINING)

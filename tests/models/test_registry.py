@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gnnsys.errors import ConfigError
-from gnnsys.models.registry import NAMES, build
+from gnnsys.models.registry import NAMES, build, identity
 
 SIZES: dict[str, Any] = {"in_channels": 5, "hidden_channels": 8, "num_layers": 2, "out_channels": 3, "dropout": 0.1}
 
@@ -97,8 +97,31 @@ def test_what_is_wrong_with_a_users_model_is_said(net_file: Path, spec: str, say
         build(str(net_file.parent / spec), **SIZES)
 
 
-def test_a_file_that_does_not_parse_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("class Net(", r"broken\.py cannot be loaded: SyntaxError.* line 1"),
+        ("import torch\n\nno_such_name()", r"cannot be loaded: NameError: .*no_such_name.* \(.*broken\.py:3\)"),
+        (
+            NET.replace("super().__init__()\n        self", "1 / 0\n        self"),
+            r"constructed: ZeroDivisionError: .*:6\)",
+        ),
+    ],
+)
+def test_a_file_that_fails_is_named_with_the_line(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "broken.py"
-    path.write_text("class Net(")
-    with pytest.raises(ConfigError, match=r"broken\.py cannot be loaded"):
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says):
         build(f"{path}:Net", **SIZES)
+
+
+def test_a_users_model_is_known_by_its_class_and_code_not_by_its_path(net_file: Path, tmp_path: Path) -> None:
+    known = identity(f"{net_file}:Net")
+    (tmp_path / "sub").mkdir()
+    moved = tmp_path / "sub" / "other.py"
+    moved.write_bytes(net_file.read_bytes())
+    assert identity(f"{tmp_path}/./my_model.py:Net") == identity(f"{moved}:Net") == known
+    assert identity(f"{net_file}:Narrow") != known
+    moved.write_text(NET + "# more\n")
+    assert identity(f"{moved}:Net") != known
+    assert identity("gcn") == {"name": "gcn"}

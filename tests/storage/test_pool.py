@@ -136,6 +136,7 @@ def test_a_buffer_that_is_too_small_is_refused(pool: Pool) -> None:
 def test_ids_are_those_of_the_batch(pool: Pool) -> None:
     for k in range(pool.num_batches):
         assert pool.ids(k).tolist() == pool.read(k).ids.tolist()
+        assert pool.ids(k, 0).tolist() == pool.read(k, 0).ids.tolist()
 
 
 def test_the_documented_format_is_enough_to_read_a_pool(pool: Pool) -> None:

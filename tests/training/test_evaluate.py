@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import gnnsys as gs
 from gnnsys.batch import Batch
+from gnnsys.budget import Budget
 from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import build
@@ -38,7 +39,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def plan(tmp_path: Path) -> Callable[..., EvaluationPlan]:
     def make(**options: Any) -> EvaluationPlan:
-        return EvaluationPlan(memory=1 << 30, scratch=tmp_path, fanouts=[2, 2], batch_size=4, **options)
+        return EvaluationPlan(budget=Budget(1 << 30), scratch=tmp_path, fanouts=[2, 2], batch_size=4, **options)
 
     return make
 
@@ -97,4 +98,4 @@ def test_the_last_resort_samples_with_the_seed_of_the_run(
     model = build("sage", in_channels=3, hidden_channels=4, num_layers=2, out_channels=2)
     evaluate(model, gs.NodeClassification(2), store, ["test"], plan(seed=7))
     assert given["seed"] == 7
-    assert given["budget_bytes"] == (1 << 30) - 2 * SPLITS["test"].nbytes
+    assert given["budget"].left == (1 << 30) - 2 * SPLITS["test"].nbytes

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gnnsys.batch import Batch, Block
-from gnnsys.budget import GrowthMeter
+from gnnsys.budget import Budget, GrowthMeter
 from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.models.aggregate import aggregate
@@ -86,7 +86,7 @@ def test_layer_by_layer_equals_one_pass_over_the_graph(
 ) -> None:
     model = named(name, num_layers)
     nodes = np.array([3, 50, 51, 399, 0])
-    out = layerwise(model, store, nodes=nodes, budget_bytes=AMPLE, scratch=tmp_path)
+    out = layerwise(model, store, nodes=nodes, budget=Budget(AMPLE), scratch=tmp_path)
     assert out.dtype == np.float32
     # float32 sums of a few hundred terms, in other groups
     np.testing.assert_allclose(out, full_pass(model, store, num_layers)[nodes], atol=1e-5, rtol=0)
@@ -95,8 +95,8 @@ def test_layer_by_layer_equals_one_pass_over_the_graph(
 @pytest.mark.parametrize("rows", ["mapped", "direct", "memory"])
 def test_every_backend_gives_the_same_bits(rows: str, store: Store, tmp_path: Path) -> None:
     model, nodes = named("sage"), np.arange(N)
-    first = layerwise(model, store, nodes=nodes, budget_bytes=AMPLE, scratch=tmp_path)
-    out = layerwise(model, store, nodes=nodes, budget_bytes=AMPLE, scratch=tmp_path, rows=rows)
+    first = layerwise(model, store, nodes=nodes, budget=Budget(AMPLE), scratch=tmp_path)
+    out = layerwise(model, store, nodes=nodes, budget=Budget(AMPLE), scratch=tmp_path, rows=rows)
     assert np.array_equal(out, first)
 
 
@@ -104,7 +104,7 @@ def test_every_backend_gives_the_same_bits(rows: str, store: Store, tmp_path: Pa
 def test_rows_of_other_types_are_converted_as_in_training(dtype: Any, tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", dtype)
     model = named("gcn")
-    out = layerwise(model, store, nodes=np.arange(N), budget_bytes=AMPLE, scratch=tmp_path)
+    out = layerwise(model, store, nodes=np.arange(N), budget=Budget(AMPLE), scratch=tmp_path)
     np.testing.assert_allclose(out, full_pass(model, store, 2), rtol=1e-5, atol=1e-5 * np.abs(out).max())
 
 
@@ -113,7 +113,7 @@ def test_rows_of_other_types_are_converted_as_in_training(dtype: Any, tmp_path: 
 def test_any_nodes_in_any_order_with_repeats(nodes: list[int], name: str, store_and_scratch: Any) -> None:
     store, scratch = store_and_scratch
     model = named(name)
-    out = layerwise(model, store, nodes=np.array(nodes, dtype=np.int64), budget_bytes=AMPLE, scratch=scratch)
+    out = layerwise(model, store, nodes=np.array(nodes, dtype=np.int64), budget=Budget(AMPLE), scratch=scratch)
     np.testing.assert_allclose(out, full_pass(model, store, 2)[nodes].reshape(-1, CLASSES), atol=1e-5, rtol=0)
 
 
@@ -127,10 +127,10 @@ def test_many_small_chunks_give_what_one_chunk_gives(name: str, store: Store, tm
     model, nodes = named(name), np.arange(N)
     whole, tight = [], []
     one = layerwise(
-        model, store, nodes=nodes, budget_bytes=AMPLE, scratch=tmp_path, progress=lambda *p: whole.append(p)
+        model, store, nodes=nodes, budget=Budget(AMPLE), scratch=tmp_path, progress=lambda *p: whole.append(p)
     )
     many = layerwise(
-        model, store, nodes=nodes, budget_bytes=TIGHT, scratch=tmp_path, progress=lambda *p: tight.append(p)
+        model, store, nodes=nodes, budget=Budget(TIGHT), scratch=tmp_path, progress=lambda *p: tight.append(p)
     )
     assert whole == [("infer", 1.0, 2), ("infer", 2.0, 2)]
     assert len(tight) > (10 if name != "mlp" else 2)
@@ -141,7 +141,7 @@ def test_many_small_chunks_give_what_one_chunk_gives(name: str, store: Store, tm
 @pytest.mark.parametrize("name", ["sage", "gcn"])
 def test_a_node_with_more_neighbours_than_fit_is_streamed(name: str, hub_store: Store, tmp_path: Path) -> None:
     model, nodes = named(name), np.array([0, HUB, 9])
-    out = layerwise(model, hub_store, nodes=nodes, budget_bytes=TIGHT, scratch=tmp_path)
+    out = layerwise(model, hub_store, nodes=nodes, budget=Budget(TIGHT), scratch=tmp_path)
     # one pass adds 60,000 float32 values in a row: its error is up to a few thousand units in the last place
     np.testing.assert_allclose(out, full_pass(model, hub_store, 2)[nodes], atol=1e-5, rtol=1e-3)
 
@@ -171,13 +171,13 @@ class OwnNet(nn.Module):
 
 def test_layers_of_others_are_inferred_too(store: Store, tmp_path: Path) -> None:
     model = OwnNet()
-    out = layerwise(model, store, nodes=np.arange(N), budget_bytes=TIGHT + 60_000, scratch=tmp_path)
+    out = layerwise(model, store, nodes=np.arange(N), budget=Budget(TIGHT + 60_000), scratch=tmp_path)
     np.testing.assert_allclose(out, full_pass(model, store, 2), atol=1e-4, rtol=1e-4)  # sums, not means
 
 
 def test_what_cannot_be_streamed_and_does_not_fit_is_refused_with_the_numbers(hub_store: Store, tmp_path: Path) -> None:
     with pytest.raises(MemoryBudgetError, match=rf"GS-MEM-003: node {HUB} with its 60\d\d\d in-neighbours"):
-        layerwise(OwnNet(), hub_store, nodes=np.array([HUB]), budget_bytes=TIGHT, scratch=tmp_path)
+        layerwise(OwnNet(), hub_store, nodes=np.array([HUB]), budget=Budget(TIGHT), scratch=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,17 +193,17 @@ def test_memory_stays_within_the_budget(name: str, tmp_path: Path) -> None:
     model = OwnNet() if name == "own" else build(name, **sizes)
     if name == "own":
         model.layers = nn.ModuleList([OwnLayer(width, 64), OwnLayer(64, 8)])
-    layerwise(model, store, nodes=np.arange(10), budget_bytes=budget, scratch=tmp_path)  # kernels compiled
+    layerwise(model, store, nodes=np.arange(10), budget=Budget(budget), scratch=tmp_path)  # kernels compiled
     trim()  # what the heap kept before is not headroom
     with GrowthMeter(0.001) as meter:
-        layerwise(model, store, nodes=np.arange(num_nodes), budget_bytes=budget, scratch=tmp_path)
+        layerwise(model, store, nodes=np.arange(num_nodes), budget=Budget(budget), scratch=tmp_path)
         assert meter.peak_growth <= budget
 
 
 def test_the_model_is_left_as_it_was_and_scratch_is_removed(store: Store, tmp_path: Path) -> None:
     model = named("sage").train()
     model.layers[0].eval()  # type: ignore[index, union-attr]
-    layerwise(model, store, nodes=np.arange(5), budget_bytes=AMPLE, scratch=tmp_path)
+    layerwise(model, store, nodes=np.arange(5), budget=Budget(AMPLE), scratch=tmp_path)
     assert model.training
     assert not model.layers[0].training  # type: ignore[index, union-attr]
     assert list(tmp_path.iterdir()) == []
@@ -211,12 +211,12 @@ def test_the_model_is_left_as_it_was_and_scratch_is_removed(store: Store, tmp_pa
 
 def test_nodes_outside_the_graph_are_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputDataError, match="node 400 at position 1"):
-        layerwise(named("sage"), store, nodes=np.array([1, N]), budget_bytes=AMPLE, scratch=tmp_path)
+        layerwise(named("sage"), store, nodes=np.array([1, N]), budget=Budget(AMPLE), scratch=tmp_path)
 
 
 def test_a_model_without_layers_is_refused_layer_by_layer(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="offers no layers"):
-        layerwise(EdgeIndexNet(), store, nodes=np.arange(3), budget_bytes=AMPLE, scratch=tmp_path)
+        layerwise(EdgeIndexNet(), store, nodes=np.arange(3), budget=Budget(AMPLE), scratch=tmp_path)
 
 
 class EdgeIndexNet(nn.Module):
@@ -253,7 +253,7 @@ class PairNet(nn.Module):
 @dataclass(frozen=True)
 class Case:
     model: nn.Module
-    budget_bytes: int
+    budget: int
     how: str
 
 
@@ -267,7 +267,7 @@ class Case:
 )
 def test_infer_is_exact_and_says_how(case: Case, store: Store, tmp_path: Path) -> None:
     nodes = np.array([17, 4, 4, 390])
-    out, how = infer(case.model, store, nodes=nodes, fanouts=[3, 2], budget_bytes=case.budget_bytes, scratch=tmp_path)
+    out, how = infer(case.model, store, nodes=nodes, fanouts=[3, 2], budget=Budget(case.budget), scratch=tmp_path)
     assert how == case.how
     expected = full_pass(case.model, store, 2)[nodes]
     np.testing.assert_allclose(out, expected, atol=1e-4, rtol=1e-5)  # sums over dozens of neighbours
@@ -281,7 +281,7 @@ def test_batches_shrink_until_neighbourhoods_fit(store: Store, tmp_path: Path) -
         store,
         nodes=np.arange(N),
         fanouts=[3, 2],
-        budget_bytes=1_400_000,  # sampling has a constant part of 1 MiB
+        budget=Budget(1_400_000),  # sampling has a constant part of 1 MiB
         scratch=tmp_path,
         progress=lambda _stage, done, _total: seen.append(done),
     )
@@ -292,14 +292,14 @@ def test_batches_shrink_until_neighbourhoods_fit(store: Store, tmp_path: Path) -
 
 def test_where_no_neighbourhood_fits_it_is_sampled_and_said(hub_store: Store, tmp_path: Path) -> None:
     nodes = np.array([HUB, 9])
-    out, how = infer(EdgeIndexNet(), hub_store, nodes=nodes, fanouts=[3, 2], budget_bytes=2 << 20, scratch=tmp_path)
+    out, how = infer(EdgeIndexNet(), hub_store, nodes=nodes, fanouts=[3, 2], budget=Budget(2 << 20), scratch=tmp_path)
     assert how == "sampled"
     assert out.shape == (2, WIDTH)
 
 
 def test_where_not_even_one_node_fits_the_need_is_told(hub_store: Store, tmp_path: Path) -> None:
-    with pytest.raises(MemoryBudgetError, match=r"GS-MEM-004.*one node needs up to 1\.\d MiB"):
-        infer(EdgeIndexNet(), hub_store, nodes=np.array([9]), fanouts=[3, 2], budget_bytes=1 << 20, scratch=tmp_path)
+    with pytest.raises(MemoryBudgetError, match=r"GS-MEM-004.*one node needs 1\.\d MiB"):
+        infer(EdgeIndexNet(), hub_store, nodes=np.array([9]), fanouts=[3, 2], budget=Budget(1 << 20), scratch=tmp_path)
 
 
 def test_a_streamed_block_aggregates_like_the_whole_one() -> None:

@@ -31,6 +31,7 @@ from gnnsys.storage.lock import WriterLock
 from gnnsys.training.events import read_events
 from gnnsys.training.run import train_from_config
 from gnnsys.training.tensors import weights_digest
+from gnnsys.units import format_size, parse_size
 
 NODES, COLUMNS, CLASSES = 160, 7, 3
 OPTIONS: dict[str, Any] = {"hidden": 8, "lr": 0.02, "epochs": 3, "dropout": 0.3, "memory": "512MiB", "threads": 1}
@@ -182,11 +183,17 @@ class Broken(nn.Module):
         raise ZeroDivisionError("the user's own")
 
 
-def test_a_bug_in_the_model_is_passed_on_and_noted_as_the_end(packs: dict[str, gs.Pack], tmp_path: Path) -> None:
+def test_a_bug_in_the_model_is_passed_on_and_leaves_no_run(packs: dict[str, gs.Pack], tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError, match="the user's own"):
         gs.train(Broken(), packs["packed"], task=gs.NodeClassification(CLASSES), epochs=1, out=tmp_path, memory="1GiB")
-    kinds = [event["kind"] for event in read_events(tmp_path / "events.jsonl")]
-    assert kinds[-2:] == ["error", "run_end"]
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("wrong", [{"model": "sgae"}, {"hidden": 1 << 14, "memory": "16MiB"}, {"model": "gone.py:Net"}])
+def test_a_first_try_that_was_refused_does_not_stand_in_the_way(train: Train, wrong: dict[str, Any]) -> None:
+    with pytest.raises(GnnsysError):
+        train(**wrong)
+    assert train().metrics
 
 
 def test_a_finished_run_repeated_from_python_fills_the_model_again(packs: dict[str, gs.Pack], tmp_path: Path) -> None:
@@ -302,11 +309,60 @@ def test_rocauc_is_a_metric_for_two_classes(tmp_path: Path) -> None:
     assert run.metrics["test"]["rocauc"] > 0.9
 
 
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_seeds_that_are_scored_as_unseen_are_not_trained_on(
+    train: Train, store: gs.Store, tmp_path: Path, split: str
+) -> None:
+    some = np.concatenate([store.split("train"), store.split(split)[:3]])
+    options: dict[str, Any] = {"fanouts": [2, 2], "batch_size": 16}
+    whole = gs.sample(store, tmp_path / "whole", seeds=split, **options)
+    mixed = gs.sample(store, tmp_path / "mixed", seeds=some, **options)
+    for source, says in ((whole, f"40 of the 40 .* split '{split}'"), (mixed, f"3 of the 83 .* split '{split}'")):
+        with pytest.raises(ConfigError, match=says) as caught:
+            train(source=source)
+        assert caught.value.code == "GS-CFG-513"
+    with gs.Loader(store, seeds=some, **options) as loader, pytest.raises(ConfigError, match="3 of the 83"):
+        gs.train(gs_model(), loader, task=gs.NodeClassification(CLASSES), out=tmp_path / "r")
+
+
+def test_a_split_that_cannot_be_scored_is_named_before_training(tmp_path: Path) -> None:
+    y = np.arange(60) % 2
+    splits = {"train": np.arange(30), "valid": np.arange(30, 45), "test": np.arange(46, 60, 2)}
+    edges = np.random.default_rng(0).integers(0, 60, (2, 200))
+    store = ingest_arrays(tmp_path / "s", *edges, 60, x=np.ones((60, 3), dtype=np.float32), y=y, splits=splits)
+    options = {**OPTIONS, "model": "mlp", "metric": "rocauc", "batch_size": 8}
+    with pytest.raises(InputDataError, match=r"split 'test': ROC AUC of 0 positives and 7 negatives"):
+        train_from_config(store.path, options, tmp_path / "run")
+    assert train_from_config(store.path, {**options, "metric": "acc"}, tmp_path / "run").metrics
+
+
+def test_a_store_without_labels_says_so(tmp_path: Path) -> None:
+    edges = np.random.default_rng(0).integers(0, 60, (2, 200))
+    splits = {"train": np.arange(30)}
+    store = ingest_arrays(tmp_path / "s", *edges, 60, x=np.ones((60, 3), dtype=np.float32), splits=splits)
+    with pytest.raises(ConfigError, match="no labels to learn") as caught:
+        train_from_config(store.path, {**OPTIONS, "fanouts": [2]}, tmp_path / "run")
+    assert caught.value.code == "GS-CFG-506"
+
+
 def test_evaluating_a_run_gives_the_metrics_that_it_reported(train: Train) -> None:
     run = train()
     again = gs.Run.open(run.path).evaluate("test")
     assert again["metrics"] == run.metrics["test"]
     assert again["evaluation"] == "layer-wise"
+
+
+def test_too_little_memory_for_evaluation_is_refused_with_numbers_that_lead_to_enough(train: Train) -> None:
+    run, memory, tries = train(), "1KiB", 0
+    while True:
+        try:
+            assert run.evaluate("test", memory=memory)["metrics"] == run.metrics["test"]
+            break
+        except MemoryBudgetError as error:
+            assert f"of --memory {format_size(parse_size(memory))}" in error.message
+            assert "-" not in error.message.replace("--memory", "").replace("in-neighbours", "")
+            memory, tries = error.hint.split("--memory ")[1].split(" ")[0], tries + 1
+    assert 1 <= tries <= 4
 
 
 def test_an_unknown_split_is_named_with_the_ones_there_are(train: Train) -> None:
