@@ -24,11 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from gnnsys.errors import CorruptStoreError, InputDataError, VersionError
+from gnnsys.errors import CorruptStoreError, InputDataError, InterruptedWorkError, VersionError
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import atomic_write
 
 NAME = "manifest.json"
+_BEGUN = (".work", "g000000")
+"""What a folder has, beside its manifest when it is finished, in which an artefact is being made."""
 MAX_BYTES = 64 << 20
 
 _DTYPES = {
@@ -133,7 +135,8 @@ def read_manifest(folder: Path, kind: str, version: int) -> Manifest:
         version: the highest version this reader knows.
 
     Raises:
-        InputDataError: `folder` is absent, unfinished, or holds something else.
+        InputDataError: `folder` is absent, or holds something else.
+        InterruptedWorkError: making it was interrupted, or goes on.
         VersionError: a newer version wrote it.
         CorruptStoreError: the manifest is damaged.
     """
@@ -168,7 +171,7 @@ def kind_of(folder: Path) -> str:
     """The format name of a finished artefact, whatever it is.
 
     Raises:
-        InputDataError: there is none.
+        InputDataError, InterruptedWorkError: there is none.
         CorruptStoreError: its manifest is damaged.
     """
     return str(_parse(folder / NAME, "artefact").get("format"))
@@ -180,11 +183,14 @@ def _parse(path: Path, kind: str) -> dict[str, Any]:
             raise CorruptStoreError("GS-STORE-001", f"{path}: larger than {MAX_BYTES} bytes")
         document = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputDataError(
-            "GS-IN-021",
-            f"{path.parent}: no {kind.removeprefix('gnnsys-')} there ({NAME} is missing)",
-            hint="If making it was interrupted, repeat that command: it continues.",
-        ) from None
+        what = kind.removeprefix("gnnsys-")
+        if any(path.with_name(name).exists() for name in _BEGUN):
+            raise InterruptedWorkError(
+                "GS-IN-023",
+                f"{path.parent}: the {what} there is not finished ({NAME} is missing)",
+                hint="Repeat the command that makes it: it continues.",
+            ) from None
+        raise InputDataError("GS-IN-021", f"{path.parent}: no {what} there ({NAME} is missing)") from None
     except (ValueError, RecursionError) as error:
         raise CorruptStoreError("GS-STORE-001", f"{path}: not a valid manifest ({error})") from error
     if not isinstance(document, dict):

@@ -64,7 +64,8 @@ class _Steps:
         if not self.quiet:
             print(f"$ gnnsys {' '.join(arguments)}", flush=True)
         start = time.perf_counter()
-        command = [sys.executable, "-m", "gnnsys", *arguments, "--json"]
+        # -P: a folder called gnnsys in the current one, such as a clone, is not to be imported
+        command = [sys.executable, "-P", "-m", "gnnsys", *arguments, "--json"]
         child = subprocess.run(command, stdout=subprocess.PIPE, check=False)  # noqa: S603
         if child.returncode:
             failed = GnnsysError("GS-DEMO-001", f"`gnnsys {arguments[0]}` failed", hint="Its message stands above.")

@@ -13,7 +13,7 @@ import typer
 
 import gnnsys as gs
 from gnnsys.cli.common import Json, emit
-from gnnsys.errors import CorruptStoreError, InputDataError
+from gnnsys.errors import CorruptStoreError, GnnsysError, InputDataError
 from gnnsys.storage import files, manifest, pack, pool, store
 from gnnsys.storage.checksums import digest_file
 from gnnsys.training import checkpoint, folder
@@ -91,7 +91,7 @@ def _run_problems(path: Path) -> list[str]:
     for check in checks:
         try:
             check()
-        except (CorruptStoreError, InputDataError) as error:
+        except GnnsysError as error:
             found.append(error.message)
     return found
 

@@ -27,6 +27,8 @@ class SplitRule:
     train: int = 0
     valid: int = 0
     seed: int = 0
+    asked: bool = False
+    """Splits are wanted; without, a source that has none gets none."""
     overlap: bool = False
     """A node may be in several of the given splits."""
 
@@ -39,12 +41,13 @@ class SplitRule:
 
 
 def parse_split(text: str | None, seed: int | None = None, overlap: bool = False) -> SplitRule:
-    """The rule of `given`, `given:K`, `per-class:20/30`, `none`; None is `given`. The seed is 0 when None.
+    """The rule of `given`, `given:K`, `per-class:20/30`, `none`; None is `given` where there are any. The seed is 0
+    when None.
 
     Raises:
         ConfigError: none of these, or a seed or an overlap for a rule that has no use for it.
     """
-    rule = _rule("given" if text is None else text)
+    rule = SplitRule("given") if text is None else replace(_rule(text), asked=True)
     if seed is not None and rule.kind != "per-class":
         raise ConfigError(
             "GS-CFG-108",
@@ -116,6 +119,10 @@ def _given(
             have = f"versions 0 to {len(versions) - 1}" if versions else "no splits"
             raise ConfigError("GS-CFG-103", f"--split given:{rule.version}: the source has {have}")
         versions = [versions[rule.version]]
+    if rule.asked and not versions:
+        raise ConfigError(
+            "GS-CFG-103", "--split given: the source has no splits", hint="E.g. --split per-class:20/30, or none."
+        )
     out: dict[str, np.ndarray] = {}
     for number, version in enumerate(versions):
         ordered = {name: _ascending(name, ids, num_given) for name, ids in version.items()}

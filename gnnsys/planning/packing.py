@@ -97,6 +97,8 @@ def pack(
     _check(source, fanouts, plan)
     make_output_folder(out)
     refuse_foreign(out)
+    if (out / MANIFEST).exists():
+        read_manifest(out, FORMAT, VERSION)  # refuses to pack into a Store, say, before anything is written
     with WriterLock(out):
         remove_temps(out)
         folder = out / generation_name(0)

@@ -287,6 +287,7 @@ USAGE: list[tuple[str, tuple[str, ...], int, str, str]] = [
     ("no store there", ("sample", "{m}/nowhere", "{o}"), 5, "GS-IN-021", "no store there"),
     ("a pack is no store", ("sample", "{m}/pack", "{o}"), 5, "GS-IN-021", "'gnnsys-pack', expected 'gnnsys-store'"),
     ("a pack is packed already", ("pack", "{m}/pack", "{o}"), 5, "GS-IN-021", "expected 'gnnsys-store'"),
+    ("a pack over its store", ("pack", "{m}/store", "{m}/store"), 5, "GS-IN-021", "expected 'gnnsys-pack'"),
     ("a store over a pool", ("ingest", source(), "{m}/pool"), 5, "GS-IN-021", "expected 'gnnsys-store'"),
     ("fanouts are words", ("sample", "{m}/store", "{o}", "--fanouts", "many"), 3, "GS-CFG-701", "15,10,5"),
     ("no fanouts", ("sample", "{m}/store", "{o}", "--fanouts", ""), 3, "GS-CFG-701", "is not a list"),

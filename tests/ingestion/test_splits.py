@@ -36,6 +36,12 @@ def test_the_error_for_one_of_many_versions_names_a_way_out(tmp_path: Path) -> N
         ingest(source, tmp_path).split("train")
 
 
+def test_given_splits_that_are_asked_for_and_not_there_are_missed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="GS-CFG-103: --split given: the source has no splits"):
+        _ingest(tmp_path / "asked", split="given")
+    assert _ingest(tmp_path / "not").split_names == []
+
+
 def test_none_leaves_given_splits_out(tmp_path: Path) -> None:
     assert _ingest(tmp_path, {"train": [1]}, split="none").split_names == []
 

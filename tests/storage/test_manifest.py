@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnnsys.errors import CorruptStoreError, GnnsysError, InputDataError, VersionError
+from gnnsys.errors import CorruptStoreError, GnnsysError, InputDataError, InterruptedWorkError, VersionError
 from gnnsys.storage.manifest import (
     NAME,
     FileEntry,
@@ -101,8 +101,14 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
             _read(tmp_path)
 
 
+def test_a_folder_without_a_manifest_holds_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputDataError, match=r"GS-IN-021.*no store there"):
+        _read(tmp_path)
+
+
 def test_an_unfinished_folder_says_that_repeating_continues(tmp_path: Path) -> None:
-    with pytest.raises(InputDataError, match=r"GS-IN-021.*no store there(?s:.*)repeat that command"):
+    (tmp_path / ".work").mkdir()
+    with pytest.raises(InterruptedWorkError, match=r"GS-IN-023.*not finished(?s:.*)Repeat the command"):
         _read(tmp_path)
 
 
