@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 import gnnsys as gs
-from gnnsys.errors import ConfigError, CorruptStoreError, GnnsysError, InputDataError, VersionError
+from gnnsys.errors import (
+    ConfigError,
+    CorruptStoreError,
+    GnnsysError,
+    InputDataError,
+    InterruptedWorkError,
+    VersionError,
+)
 from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.storage.direct import DirectFile, aligned_buffer
@@ -110,7 +117,9 @@ def test_damage_to_any_file_is_noticed_and_the_file_is_named(made: Path, copy: P
         with pytest.raises(GnnsysError) as caught:
             read_everything(copy)
         named = caught.value.message
-        assert isinstance(caught.value, (CorruptStoreError, InputDataError, VersionError)), relative
+        assert isinstance(caught.value, (CorruptStoreError, InputDataError, InterruptedWorkError, VersionError)), (
+            relative
+        )
         assert relative.name.removesuffix(".xxh") in named or str(copy / relative.parent) in named, (relative, named)
         path.write_bytes(good)
     read_everything(copy)

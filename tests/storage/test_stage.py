@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnsys.errors import ConfigError, CorruptStoreError, DiskSpaceError, InputDataError, StoreBusyError
+from gnnsys.errors import (
+    ConfigError,
+    CorruptStoreError,
+    DiskSpaceError,
+    InputDataError,
+    InterruptedWorkError,
+    StoreBusyError,
+)
 from gnnsys.storage.manifest import NAME, Manifest, read_manifest
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.writer import SequentialWriter
@@ -88,7 +95,7 @@ def test_scratch_that_outlived_the_commit_is_removed_by_the_next_run(tmp_path: P
 
 def test_an_unfinished_stage_is_not_readable(tmp_path: Path) -> None:
     _begin(tmp_path, 2)
-    with pytest.raises(InputDataError, match="repeat that command"):
+    with pytest.raises(InterruptedWorkError, match="Repeat the command"):
         read_manifest(tmp_path, "test", 1)
 
 
