@@ -117,7 +117,8 @@ def test_damage_to_any_file_is_noticed_and_the_file_is_named(made: Path, copy: P
         with pytest.raises(GnnsysError) as caught:
             read_everything(copy)
         named = caught.value.message
-        assert isinstance(caught.value, (CorruptStoreError, InputDataError, InterruptedWorkError, VersionError)), (
+        unreadable = (CorruptStoreError, InputDataError, InterruptedWorkError, VersionError)
+        assert isinstance(caught.value, unreadable), relative
             relative
         )
         assert relative.name.removesuffix(".xxh") in named or str(copy / relative.parent) in named, (relative, named)
