@@ -72,18 +72,29 @@ def atomic_write(path: Path, data: bytes) -> None:
     """Replace `path` by `data`; after a crash it holds either the old bytes or the new ones."""
     temp = path.with_name(f".{path.name}.tmp.{os.getpid()}.{secrets.token_hex(8)}")
     with disk_errors(path):
-        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                write_all(fd, data, 0)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            _write_durable(temp, data)
             temp.replace(path)
         except BaseException:
             temp.unlink(missing_ok=True)
             raise
         fsync_dir(path.parent)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet and make its bytes durable, not its name: for folders that are renamed as
+    a whole when every file is in them."""
+    with disk_errors(path):
+        _write_durable(path, data)
+
+
+def _write_durable(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(fd, data, 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def remove_temps(folder: Path) -> None:

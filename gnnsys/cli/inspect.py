@@ -119,6 +119,18 @@ def _opener(path: Path, kind: str):  # type: ignore[no-untyped-def]
 
 
 def _info_run(path: Path, as_json: bool) -> None:
-    run = gs.Run.open(path)
-    result = {"kind": "gnnsys-run", "config": run.config, "result": run.result}
-    emit(result, f"{path}: gnnsys-run\n" + json.dumps(result, indent=2), as_json)
+    """A finished run with its result, an unfinished one with how far it came."""
+    result: dict[str, Any] = {"kind": "gnnsys-run", "config": folder.read_json(path / folder.CONFIG)}
+    finished = folder.read_result(path)
+    if finished is not None:
+        emit({**result, "result": finished}, _titled(f"{path}: gnnsys-run", {**result, "result": finished}), as_json)
+        return
+    state = checkpoint.newest_state(path / "checkpoints")
+    epochs = result["config"]["options"]["epochs"]
+    where = f"step {state['step']}, {state['epoch']} of {epochs} epochs done" if state else "no checkpoint yet"
+    title = f"{path}: gnnsys-run, not finished ({where}); repeating its train command continues it"
+    emit({**result, "result": None, "progress": state}, _titled(title, result), as_json)
+
+
+def _titled(title: str, values: dict[str, Any]) -> str:
+    return f"{title}\n{json.dumps(values, indent=2)}"

@@ -4,8 +4,9 @@
                                  manifest.json      format `gnnsys-ckpt`: digest and size of each file
     checkpoints/latest           name of the newest one
 
-A checkpoint is written under `ckpt-000123.tmp-<pid>`, every file and the folder are made durable, then it is renamed,
-and only then does `latest` name it. The newest two and the one with the best weights are kept.
+A checkpoint is written under `ckpt-000123.tmp-<pid>`: every file is made durable, then the folder, then it is renamed,
+then the rename is made durable, and only then does `latest` name it. The newest two and the one with the best weights
+are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from gnnsys.errors import CorruptStoreError, GnnsysError
 from gnnsys.storage.checksums import digest
-from gnnsys.storage.files import atomic_write, fsync_dir, open_read, remove_temps, remove_tree
+from gnnsys.storage.files import atomic_write, fsync_dir, open_read, remove_temps, remove_tree, write_new
 from gnnsys.storage.manifest import NAME, FileEntry, Manifest, artefact_id, canonical_json, read_manifest
 from gnnsys.training.tensors import decode, encode
 
@@ -71,6 +72,7 @@ class Checkpoints:
         self._remove_leftovers()
         temp.mkdir()
         _write(temp, checkpoint, self._run_digest)
+        fsync_dir(temp)
         remove_tree(final)
         temp.replace(final)
         fsync_dir(self._folder)
@@ -110,7 +112,7 @@ class Checkpoints:
         What `latest` names comes first; a damaged one is passed over for the next older.
         """
         problems: list[str] = []
-        for name in self._candidates():
+        for name in self.candidates():
             try:
                 found = self.load(name)
             except GnnsysError as error:
@@ -120,7 +122,8 @@ class Checkpoints:
             return found, problems
         return None, problems
 
-    def _candidates(self) -> list[str]:
+    def candidates(self) -> list[str]:
+        """Names of checkpoints, the one that `latest` names first, then from the newest to the oldest."""
         latest = self._folder / "latest"
         named = latest.read_text(errors="replace").strip() if latest.exists() else ""
         others = sorted(self._steps(), key=lambda name: -self._steps()[name])
@@ -143,6 +146,18 @@ class Checkpoints:
             remove_tree(temp)
 
 
+def newest_state(folder: Path) -> dict[str, Any] | None:
+    """What the newest checkpoint in `folder` says of the training (`TrainState`); None without one. No weights are
+    read."""
+    checkpoints = Checkpoints(folder, "")
+    for name in checkpoints.candidates():
+        path = folder / name / "state.json"
+        if path.exists():
+            state: dict[str, Any] = json.loads(path.read_bytes())["train"]
+            return state
+    return None
+
+
 def _write(folder: Path, checkpoint: Checkpoint, run_digest: str) -> None:
     entries = []
     files = {f"{group}.safetensors": tensors for group, tensors in checkpoint.tensors.items()}
@@ -159,11 +174,11 @@ def _write(folder: Path, checkpoint: Checkpoint, run_digest: str) -> None:
         counts={"step": checkpoint.step},
         files=tuple(sorted(entries, key=lambda entry: entry.path)),
     )
-    atomic_write(folder / NAME, canonical_json({**asdict(manifest), "digest": manifest.digest}) + b"\n")
+    write_new(folder / NAME, canonical_json({**asdict(manifest), "digest": manifest.digest}) + b"\n")
 
 
 def _write_file(folder: Path, path: str, data: bytes) -> FileEntry:
-    atomic_write(folder / path, data)
+    write_new(folder / path, data)
     return FileEntry(path=path, size=len(data), dtype="U8", shape=(len(data),), role="checkpoint", digest=digest(data))
 
 

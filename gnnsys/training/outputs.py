@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import torch
 from torch import nn
 
 from gnnsys.budget import Budget
+from gnnsys.errors import StoreBusyError
 from gnnsys.storage.files import make_output_folder, map_array, remove_tree
+from gnnsys.storage.lock import WriterLock
 from gnnsys.storage.tables import MutableTable
+
+_SCRATCH = ".evaluate-"
 
 
 @contextmanager
@@ -43,6 +49,31 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         yield folder
     finally:
         remove_tree(folder)
+
+
+@contextmanager
+def scratch_in_run(run: Path) -> Iterator[Path]:
+    """A folder for one evaluation: in the run's folder, which is on a disk with room, or in the temporary one when
+    that cannot be written. What killed evaluations left in the run is removed."""
+    try:
+        folder = Path(mkdtemp(prefix=_SCRATCH, dir=run))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        folder = Path(mkdtemp(prefix="gnnsys-evaluate-"))
+    try:
+        with WriterLock(folder):
+            _remove_abandoned(run)
+            yield folder
+    finally:
+        remove_tree(folder)
+
+
+def _remove_abandoned(run: Path) -> None:
+    """The lock of a folder in use is held; the kernel released that of a killed process."""
+    for left in run.glob(f"{_SCRATCH}*"):
+        with suppress(StoreBusyError, OSError), WriterLock(left):
+            remove_tree(left)
 
 
 class OutputFile:

@@ -14,7 +14,6 @@ from gnnsys.errors import ConfigError, InputDataError, InterruptedWorkError
 from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import NAMES, build
 from gnnsys.progress import Progress, silent
-from gnnsys.storage.files import remove_tree
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import Pool
@@ -24,6 +23,7 @@ from gnnsys.training.evaluate import EvaluationPlan, evaluate
 from gnnsys.training.folder import BEST, CONFIG, FINAL, Resume, read_json, read_result
 from gnnsys.training.jobs import job_of_model, job_of_options
 from gnnsys.training.memory import OVERHEAD_BYTES, state_bytes, trim
+from gnnsys.training.outputs import scratch_in_run
 from gnnsys.training.session import Job, choose_device, execute, measured
 from gnnsys.training.tasks import NodeClassification, Task
 from gnnsys.training.tensors import read_weights
@@ -191,18 +191,15 @@ class Run:
             options = self.config["options"]
             budget = Budget(parse_size(memory) if memory is not None else int(options["memory"]))
             budget.reserve(state_bytes(loaded) + OVERHEAD_BYTES, "the model and small things")
-            scratch = self.path / f".evaluate-{threading.get_native_id()}"
-            plan = EvaluationPlan(
-                budget=budget,
-                scratch=scratch,
-                fanouts=options["fanouts"] or (),
-                batch_size=options["batch_size"] or 1024,
-                seed=options["seed"],
-            )
-            try:
+            with scratch_in_run(self.path) as scratch:
+                plan = EvaluationPlan(
+                    budget=budget,
+                    scratch=scratch,
+                    fanouts=options["fanouts"] or (),
+                    batch_size=options["batch_size"] or 1024,
+                    seed=options["seed"],
+                )
                 found = evaluate(loaded, task or self._task(), resolve_store(self.path, store), [split], plan)
-            finally:
-                remove_tree(scratch)
             return {
                 "run": str(self.path),
                 "split": split,

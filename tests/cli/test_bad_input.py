@@ -374,6 +374,15 @@ def test_an_unfinished_run_cannot_be_evaluated(prompt: Prompt, copy: Path) -> No
     prompt.refuses(11, "GS-TRAIN-003", "Repeat its train command", "evaluate", copy / "run")
 
 
+def test_an_unfinished_run_says_how_far_it_came(prompt: Prompt, copy: Path) -> None:
+    (copy / "run/result.json").unlink()
+    told = prompt.succeeds("info", copy / "run")
+    assert (told["result"], told["progress"]["epoch"], told["config"]["options"]["epochs"]) == (None, 1, 1)
+    assert "not finished (step" in prompt.run("info", copy / "run")[1]
+    shutil.rmtree(copy / "run/checkpoints")
+    assert "no checkpoint yet" in prompt.run("info", copy / "run")[1]
+
+
 def test_a_run_of_python_is_not_evaluated_by_the_name_of_a_file(prompt: Prompt, made: Path, tmp_path: Path) -> None:
     model = build("sage", in_channels=8, hidden_channels=4, num_layers=2, out_channels=3)
     task = gs.NodeClassification(3)

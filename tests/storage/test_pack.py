@@ -119,8 +119,6 @@ def test_damage_to_any_file_is_noticed_and_the_file_is_named(made: Path, copy: P
         named = caught.value.message
         unreadable = (CorruptStoreError, InputDataError, InterruptedWorkError, VersionError)
         assert isinstance(caught.value, unreadable), relative
-            relative
-        )
         assert relative.name.removesuffix(".xxh") in named or str(copy / relative.parent) in named, (relative, named)
         path.write_bytes(good)
     read_everything(copy)

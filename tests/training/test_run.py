@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -363,6 +365,28 @@ def test_too_little_memory_for_evaluation_is_refused_with_numbers_that_lead_to_e
             assert "-" not in error.message.replace("--memory", "").replace("in-neighbours", "")
             memory, tries = error.hint.split("--memory ")[1].split(" ")[0], tries + 1
     assert 1 <= tries <= 4
+
+
+def test_a_killed_evaluation_leaves_nothing_once_another_ran(train: Train) -> None:
+    run = train()
+    names = sorted(p.name for p in run.path.iterdir())
+    (run.path / ".evaluate-dead" / "inference").mkdir(parents=True)
+    (run.path / ".evaluate-alive").mkdir()
+    with WriterLock(run.path / ".evaluate-alive"):
+        run.evaluate("test")
+    assert sorted(p.name for p in run.path.iterdir()) == sorted([*names, ".evaluate-alive"])
+
+
+def test_a_run_that_cannot_be_written_is_evaluated(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, mkdir = train(), os.mkdir
+
+    def read_only(path: str, *rest: Any, **options: Any) -> None:
+        if Path(path).is_relative_to(run.path):
+            raise PermissionError(errno.EROFS, "Read-only file system", path)
+        mkdir(path, *rest, **options)
+
+    monkeypatch.setattr(os, "mkdir", read_only)
+    assert run.evaluate("test")["metrics"] == run.metrics["test"]
 
 
 def test_an_unknown_split_is_named_with_the_ones_there_are(train: Train) -> None:
