@@ -9,30 +9,9 @@ import traceback
 import warnings
 from typing import Any, TextIO
 
-import typer
-
 from gnnsys.budget import give_back_freed_blocks
-from gnnsys.cli import data, demo, inspect, learn, measure
 from gnnsys.cli.common import Stopped
 from gnnsys.errors import GnnsysError
-from gnnsys.models.user_file import line_in_user_file
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Train graph neural networks on graphs larger than memory. Start with: gnnsys demo",
-)
-app.command("ingest")(data.ingest)
-app.command("sample")(data.sample)
-app.command("plan")(data.plan)
-app.command("pack")(data.pack)
-app.command("train")(learn.train)
-app.command("evaluate")(learn.evaluate)
-app.command("info")(inspect.info)
-app.command("verify")(inspect.verify)
-app.command("demo")(demo.demo)
-app.command("bench")(measure.bench)
 
 
 def main() -> None:
@@ -48,6 +27,8 @@ def _run(arguments: list[str]) -> int:
     verbose = "-v" in arguments or "--verbose" in arguments
     arguments = [a for a in arguments if a not in ("-v", "--verbose")]
     try:
+        from gnnsys.cli.app import app  # takes seconds, in which Ctrl-C may come
+
         app(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
@@ -64,6 +45,8 @@ def _run(arguments: list[str]) -> int:
 
 def _unplanned(error: Exception) -> str:
     """An error that nobody raised on purpose, and whose it is."""
+    from gnnsys.models.user_file import line_in_user_file
+
     what = f"{type(error).__name__}: {error}"
     if where := line_in_user_file(error):
         return f"your model failed at {where}: {what}\n  -v shows how it came there."
