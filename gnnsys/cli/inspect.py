@@ -70,10 +70,7 @@ def verify(
 
     Example: gnnsys verify stores/cora --deep
     """
-    if (path / "config.json").exists():
-        problems = _run_problems(path)
-    else:
-        problems = _opener(path, manifest.kind_of(path))(path).verify(deep=deep)
+    problems = problems_of(path, deep)
     emit({"path": str(path), "deep": deep, "problems": problems}, "\n".join(problems) or f"{path}: good", as_json)
     if problems:
         raise CorruptStoreError(
@@ -81,6 +78,14 @@ def verify(
             f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}, the first: {problems[0]}",
             hint="Make it again, or copy it from a good one.",
         )
+
+
+def problems_of(path: Path, deep: bool) -> list[str]:
+    """What is wrong with a Store, Pool, Pack or Run, one sentence each."""
+    if (path / folder.CONFIG).exists():
+        return _run_problems(path)
+    found: list[str] = _opener(path, manifest.kind_of(path))(path).verify(deep=deep)
+    return found
 
 
 def _run_problems(path: Path) -> list[str]:
