@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -120,6 +121,12 @@ def _ending(events: EventLog) -> Iterator[None]:
     events.write("run_end", status="finished")
 
 
+def _host(device: torch.device) -> dict[str, Any]:
+    ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {"cores": os.cpu_count(), "ram": ram, "gpu": gpu, "threads": torch.get_num_threads()}
+
+
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
 
@@ -174,9 +181,11 @@ class _Session:
         self._events.write(
             "run_start",
             config_digest=config_digest(self._job.decisive),
+            dataset_digest=self._job.store.digest if self._job.store else None,
             resumed_from=resumed_from,
+            argv=sys.argv,
             versions=_versions(),
-            host={"cores": os.cpu_count(), "device": str(self._device), "threads": torch.get_num_threads()},
+            host=_host(self._device),
             read_ahead={"prefetch": loader.prefetch, "workers": loader.workers},
         )
         return trainer.fit(), resumed_from

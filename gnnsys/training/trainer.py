@@ -123,7 +123,7 @@ class Trainer:
 
     def _accumulate(self, batch: Batch, micro: int) -> None:
         """Add the gradients of one batch, not yet divided by the count of the step."""
-        key = (self.config.seed, self.state.step, micro)
+        key, begun = (self.config.seed, self.state.step, micro), time.monotonic()
         self._step_bytes += int(batch.io.get("bytes_read", 0))
         batch = self._before(batch.to(self._device))
         with random_from(derive(*key), self._device):
@@ -145,6 +145,7 @@ class Trainer:
             "edges": batch.blocks[0].num_edges if batch.blocks else 0,
             "wait_ms": round(1000 * batch.io.get("wait_s", 0.0), 3),
             "io_ms": round(1000 * batch.io.get("read_s", 0.0), 3),
+            "compute_ms": round(1000 * (time.monotonic() - begun), 3),
         }
 
     def _finish_step(self, batches: int) -> None:
@@ -191,10 +192,13 @@ class Trainer:
         self.loader.set_epoch(state.epoch + 1)  # lets go of this epoch's buffers: evaluation needs the room
         due = (state.epoch + 1) % self.config.eval_every == 0 or state.epoch + 1 == self.config.epochs
         record.valid = self._evaluate() if due else None
-        epoch = state.epoch
+        epoch, count = state.epoch, state.count
         state.end_epoch(record)
         self._note_best(epoch)
-        self._events.write("epoch", epoch=epoch, loss=record.loss, wall_s=record.seconds, valid=record.valid)
+        speed = count / record.seconds if record.seconds else None
+        self._events.write(
+            "epoch", epoch=epoch, loss=record.loss, wall_s=record.seconds, seeds_per_s=speed, valid=record.valid
+        )
         self.checkpoint()
         self._raise_when_stopped()
 

@@ -511,8 +511,14 @@ def test_fewer_layers_than_hops_read_fewer_bytes(train: Train) -> None:
 
 def test_the_folder_tells_what_happened(train: Train) -> None:
     run = train()
-    kinds = [event["kind"] for event in read_events(run.path / "events.jsonl")]
+    events = list(read_events(run.path / "events.jsonl"))
+    kinds = [event["kind"] for event in events]
     assert kinds[0] == "run_start"
+    assert {"config_digest", "dataset_digest", "versions", "host", "argv"} <= events[0].keys()
+    step = next(event for event in events if event["kind"] == "step")
+    assert {"epoch", "loss", "lr", "wait_ms", "io_ms", "compute_ms", "nodes", "edges"} <= step.keys()
+    epochs = [event for event in events if event["kind"] == "epoch"]
+    assert all(event["seeds_per_s"] > 0 for event in epochs)
     assert kinds[-1] == "run_end"
     assert kinds.count("epoch") == 3
     assert kinds.count("eval") == 3 + 3
