@@ -16,8 +16,8 @@ from gnnsys.budget import DEFAULT_MEMORY, Budget
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.batches import SeedBatches, seed_batches
 from gnnsys.samplers.seeds import Order, Seeds, SplitStore, as_seeds
-from gnnsys.samplers.tree import Topology, TreeSampler, checked_fanouts, working_bytes
-from gnnsys.storage.blob import EncodedBatch, encode, num_sections
+from gnnsys.samplers.tree import Topology, TreeSampler, checked_fanouts, stamp_bytes, working_bytes
+from gnnsys.storage.blob import Coding, EncodedBatch, encode, num_sections
 from gnnsys.storage.files import require_free
 from gnnsys.storage.hint import write_hint
 from gnnsys.storage.pool import FORMAT, PARTS, VERSION, Pool
@@ -38,7 +38,7 @@ class SampledStore(SplitStore, Protocol):
     @property
     def path(self) -> Path: ...
     @property
-    def id_dtype(self) -> np.dtype: ...
+    def max_degree(self) -> int: ...
     @property
     def graph(self) -> Topology: ...
     def labels(self) -> np.ndarray | None: ...
@@ -98,11 +98,22 @@ def sample(
             hops = len(parameters["fanouts"])
             # Index and its columns, in rows and again one by one.
             budget.reserve(16 * len(batches) * (3 * num_sections(hops) + 2 * hops + 3), "the index of the pool")
+            tables = threads * stamp_bytes(store.num_nodes)
+            stamped = tables <= budget.left // 4
+            if stamped:
+                budget.reserve(tables, "tables of stamps")
             sampler = TreeSampler(
-                store.graph, fanouts, seed=seed, pool_index=pool_index, labels=store.labels(), budget=budget
+                store.graph,
+                fanouts,
+                seed=seed,
+                pool_index=pool_index,
+                labels=store.labels(),
+                budget=budget,
+                stamped=stamped,
             )
             write_hint(stage.folder, store.path, store.id)
-            _fill(stage, sampler, batches, store.id_dtype, budget, threads, progress)
+            coding = Coding.of(parameters["fanouts"], store.num_nodes, store.max_degree)
+            _fill(stage, sampler, batches, coding, budget, threads, progress)
     return Pool.open(out)
 
 
@@ -110,7 +121,7 @@ def _fill(
     stage: Stage,
     sampler: TreeSampler,
     batches: SeedBatches,
-    id_dtype: np.dtype,
+    coding: Coding,
     budget: Budget,
     workers: int,
     progress: Progress,
@@ -118,9 +129,9 @@ def _fill(
     """Append every batch that the journal does not have, then commit."""
 
     def make(k: int) -> EncodedBatch:
-        return encode(sampler.sample(batches[k]), sampler.fanouts, id_dtype)
+        return encode(sampler.sample(batches[k]), coding)
 
-    writer = PoolWriter(stage, num_batches=len(batches), hops=len(sampler.fanouts))
+    writer = PoolWriter(stage, num_batches=len(batches), coding=coding)
     try:
         todo = range(writer.next_batch, len(batches))
         progress("sample", writer.next_batch, len(batches))

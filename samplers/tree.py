@@ -9,6 +9,7 @@ Source: Hamilton et al. 2017 (GraphSAGE), algorithm 2, without replacement; the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.keys import derive
 from gnnsys.samplers import kernels
 from gnnsys.samplers.batches import SeedBatch, check_key
+from gnnsys.samplers.numbering import HashTable, Numbering, Stamps, grown
 from gnnsys.samplers.seeds import refuse_outside
 from gnnsys.storage.blob import PoolBatch
 from gnnsys.units import format_size
@@ -48,17 +50,22 @@ def checked_fanouts(fanouts: Sequence[int]) -> list[int]:
 
 
 def working_bytes(num_nodes: int, num_edges: int) -> int:
-    """Upper bound of the memory that sampling and encoding a batch takes at its peak.
+    """Upper bound of the memory that sampling and encoding a batch takes at its peak, a table of stamps apart.
 
-    At the end of sampling a node holds up to 16 bytes of hash table, 16 of ids and their room, 8 of the copy, 8 of
-    degrees and 16 of counts and offsets; while the table grows, half of table and ids again instead of the copies.
-    An edge holds 16 bytes of position and source in its own hop, then 4 of local number, then up to 16 of sections.
+    A node holds up to 16 bytes of hash table and 16 of ids and their room, 8 of the copy, 8 of where its edges begin,
+    16 of degree and counts, 16 of offsets. An edge holds 16 bytes of position and source, 8 of local number while
+    hops are joined, and 8 of sections.
     """
-    return 80 * num_nodes + 24 * num_edges + (1 << 20)
+    return 80 * num_nodes + 32 * num_edges + (1 << 20)
+
+
+def stamp_bytes(num_nodes: int) -> int:
+    """Memory of one table of stamps."""
+    return 4 * num_nodes
 
 
 class TreeSampler:
-    """Samples batches; may be called from several threads at once, scratch belongs to the call.
+    """Samples batches; may be called from several threads at once, each call has its own scratch.
 
     Args:
         graph: `indptr` (N + 1,) int64, `indices` (E,) int32 or int64, ascending within a node.
@@ -66,6 +73,7 @@ class TreeSampler:
         seed, pool_index: part of every random key.
         labels: (N,) int64; those of the seeds go into the batch (node tasks).
         budget: a batch that alone does not fit into what is left of it is refused before its edges are fetched.
+        stamped: number nodes by a table of `stamp_bytes` per call at a time, which is faster, and not by a hash table.
 
     Raises:
         ConfigError: a fanout or a key part is out of range.
@@ -80,6 +88,7 @@ class TreeSampler:
         pool_index: int = 0,
         labels: np.ndarray | None = None,
         budget: Budget | None = None,
+        stamped: bool = False,
     ) -> None:
         check_key(seed, pool_index)
         # Kernels compile once per array type: a plain array and a map must not be two.
@@ -88,7 +97,9 @@ class TreeSampler:
         self._labels = labels
         self._limit = None if budget is None else budget.left
         self._key = (seed, pool_index)
-        self._room = 0
+        self._stamped = stamped
+        # A deque and no lock: as many are made as batches are sampled at once.
+        self._idle: deque[_Scratch] = deque()
         self.fanouts = checked_fanouts(fanouts)
 
     @property
@@ -100,7 +111,8 @@ class TreeSampler:
         """The sampled neighbourhood of `batch`.
 
         Nodes are numbered seeds first, then ring by ring, within a ring in order of first appearance. Edges of a
-        node keep the order of its neighbour list. An isolated seed has no edges and stays an input node.
+        node are in the order they were drawn, in that of its neighbour list when all are taken. An isolated seed has
+        no edges and stays an input node.
 
         Raises:
             InputDataError: a seed is not a node of the graph, or a node has 2^31 in-edges or more.
@@ -108,36 +120,58 @@ class TreeSampler:
             MemoryBudgetError: it does not fit into the budget.
         """
         refuse_outside(batch.ids, self.num_nodes, f"batch {batch.index}")
-        numbering = _Numbering(batch.ids, self._room)
+        try:
+            scratch = self._idle.pop()
+        except IndexError:
+            scratch = _Scratch(Stamps(self.num_nodes) if self._stamped else HashTable(), self._indices.dtype)
+        try:
+            return self._sample(batch, scratch)
+        finally:
+            self._idle.append(scratch)
+
+    def _sample(self, batch: SeedBatch, scratch: _Scratch) -> PoolBatch:
+        numbering = scratch.numbering
+        numbering.begin(batch.ids)
         hidden = _Hidden(self._indptr, self._indices, batch)
-        degree = [self._degrees(batch.ids) - hidden.counts]
-        num_nodes = [0, len(batch.ids)]
-        counts, indices = [np.empty(0, dtype=np.int32)], [np.empty(0, dtype=np.int32)]
+        self._look_up(scratch, 0)
+        scratch.degree[: numbering.count] -= hidden.counts
+        num_nodes, num_edges = [0, numbering.count], 0
         for h, fanout in enumerate(self.fanouts, start=1):
-            ring = numbering.ids[num_nodes[-2] : num_nodes[-1]]
-            counts.append(degree[-1] if fanout < 0 else np.minimum(degree[-1], np.int32(fanout)))
-            ptr = _offsets(counts[-1], batch.index)
-            self._require_room(batch.index, numbering.count, sum(map(len, indices)) + int(ptr[-1]))
-            sources = self._sources(ring, degree[-1], ptr, hidden if h == 1 else None, (batch.index, h))
-            indices.append(numbering.number(sources))
+            start, stop = num_nodes[-2:]
+            degree, ptr = scratch.degree[start:stop], scratch.ptr[start : stop + 1]
+            end = self._checked_end(batch.index, stop, kernels.count_edges(degree, fanout, ptr))
+            positions, sources, out = scratch.edges(num_edges, end)
+            key = np.uint64(derive(*self._key, batch.index, h))
+            ring, first = numbering.ids[start:stop], scratch.first[start:stop]
+            kernels.draw_positions(ring, first, degree, ptr, key, positions)
+            if h == 1:
+                hidden.skip(ptr, positions)
+            kernels.fetch_sources(self._indices, positions, sources)
+            numbering.number(sources, out)
+            self._look_up(scratch, stop)
             num_nodes.append(numbering.count)
-            degree.append(self._degrees(numbering.ids[num_nodes[-2] : num_nodes[-1]]))
-        self._room = max(self._room, numbering.count)
+            num_edges = end
         return PoolBatch(
             index=batch.index,
             num_nodes=np.array(num_nodes[1:], dtype=np.int64),
             ids=numbering.ids[: numbering.count].copy(),
-            degree=np.concatenate(degree),
-            indptr=_offsets(np.concatenate(counts), batch.index).astype(np.int32),
-            indices=np.concatenate(indices),
+            degree=scratch.degree[: numbering.count].copy(),
+            indptr=scratch.ptr[: num_nodes[-2] + 1].copy(),
+            indices=scratch.indices[:num_edges].copy(),
             labels=self._labels_of(batch),
             pairs=batch.pairs,
             pair_label=batch.pair_label,
             t=batch.t,
         )
 
-    def _require_room(self, index: int, num_nodes: int, num_edges: int) -> None:
-        """Refuse a hop by the edges it is about to fetch; the nodes it will find are not known yet."""
+    def _checked_end(self, index: int, num_nodes: int, num_edges: int) -> int:
+        """`num_edges`, once a batch with so many, and the nodes found before them, is known to be possible."""
+        if num_edges > _LIMIT:
+            raise ConfigError(
+                "GS-CFG-201",
+                f"batch {index} has {num_edges} edges; at most {_LIMIT} are supported",
+                hint="Use smaller batches or fanouts.",
+            )
         needed = working_bytes(num_nodes, num_edges)
         if self._limit is not None and needed > self._limit:
             raise MemoryBudgetError(
@@ -146,25 +180,15 @@ class TreeSampler:
                 f"{format_size(max(self._limit, 0))} are left of --memory",
                 hint="Give more --memory, or use smaller batches or fanouts.",
             )
+        return num_edges
 
-    def _sources(
-        self, ring: np.ndarray, degree: np.ndarray, ptr: np.ndarray, hidden: _Hidden | None, key: tuple[int, int]
-    ) -> np.ndarray:
-        """(E,) global ids of the sources drawn for every node of a ring: those of node i at ptr[i] .. ptr[i + 1]."""
-        positions = np.empty(ptr[-1], dtype=np.int64)
-        kernels.draw_positions(self._indptr, ring, degree, ptr, np.uint64(derive(*self._key, *key)), positions)
-        if hidden is not None:
-            hidden.skip(ptr, positions)
-        sources = np.empty(ptr[-1], dtype=self._indices.dtype)
-        kernels.fetch_sources(self._indices, positions, sources)
-        return sources
-
-    def _degrees(self, nodes: np.ndarray) -> np.ndarray:
-        out = np.empty(len(nodes), dtype=np.int32)
-        largest = kernels.ring_degrees(self._indptr, nodes, out)
+    def _look_up(self, scratch: _Scratch, start: int) -> None:
+        """Note where the in-edges of the nodes from number `start` on begin, and how many they are."""
+        nodes = scratch.numbering.ids[start : scratch.numbering.count]
+        scratch.make_room_for_nodes(start, scratch.numbering.count)
+        largest = kernels.look_up(self._indptr, nodes, scratch.first[start:], scratch.degree[start:])
         if largest > _LIMIT:
             raise InputDataError("GS-IN-206", f"a node has {largest} in-edges; at most {_LIMIT} are supported")
-        return out
 
     def _labels_of(self, batch: SeedBatch) -> np.ndarray | None:
         """Labels are for node tasks: a batch of pairs has its own."""
@@ -173,50 +197,30 @@ class TreeSampler:
         return np.asarray(self._labels[batch.ids], dtype=np.int64)
 
 
-def _offsets(counts: np.ndarray, index: int) -> np.ndarray:
-    """(n + 1,) int64: where the edges of every node begin, when node i has counts[i]."""
-    ptr = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=ptr[1:])
-    if ptr[-1] > _LIMIT:
-        raise ConfigError(
-            "GS-CFG-201",
-            f"batch {index} has {ptr[-1]} edges; at most {_LIMIT} are supported",
-            hint="Use smaller batches or fanouts.",
-        )
-    return ptr
+class _Scratch:
+    """What one call after another uses: fresh memory costs as much as the work that is done in it.
 
-
-class _Numbering:
-    """Local numbers of global ids in order of first appearance; memory follows the batch, not the graph.
-
-    Args:
-        ids: (B,) int64 distinct, numbered 0 .. B - 1.
-        room: nodes expected in all; more make the table grow.
+    Attributes, each with room to spare:
+        first (n,) int64, degree (n,) int32: where the in-edges of every numbered node begin in the graph, their number.
+        ptr (n + 1,) int32, indices (E,) int32: the CSR of the batch.
     """
 
-    def __init__(self, ids: np.ndarray, room: int) -> None:
-        self.count = len(ids)
-        self.ids = np.ascontiguousarray(ids, dtype=np.int64)
-        self._grow(max(room, 2 * self.count, 64))
+    def __init__(self, numbering: Numbering, id_dtype: np.dtype) -> None:
+        self.numbering = numbering
+        self.first, self.degree = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
+        self.ptr, self.indices = np.zeros(1, dtype=np.int32), np.empty(0, dtype=np.int32)
+        self._positions, self._sources = np.empty(0, dtype=np.int64), np.empty(0, dtype=id_dtype)
 
-    def number(self, sources: np.ndarray) -> np.ndarray:
-        """(E,) int32 local numbers of `sources` (E,); new ones get the next numbers."""
-        out = np.empty(len(sources), dtype=np.int32)
-        edge = 0
-        while True:
-            edge, self.count = kernels.number_nodes(sources, edge, self._table, self._shift, self.ids, self.count, out)
-            if edge == len(sources):
-                return out
-            self._grow(2 * self.count)
+    def make_room_for_nodes(self, used: int, count: int) -> None:
+        """Room for `count` nodes; what the first `used` have stays."""
+        self.first, self.degree = grown(self.first, used, count), grown(self.degree, used, count)
+        self.ptr = grown(self.ptr, used + 1, count + 1)
 
-    def _grow(self, room: int) -> None:
-        bits = (2 * room - 1).bit_length()
-        ids = np.empty(1 << bits - 1, dtype=np.int64)
-        ids[: self.count] = self.ids[: self.count]
-        self.ids = ids
-        self._shift = np.uint64(64 - bits)
-        self._table = np.full(1 << bits, -1, dtype=np.int32)
-        kernels.fill_table(ids, self.count, self._table, self._shift)
+    def edges(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions (E,) int64, sources (E,) and local numbers (E,) int32 of edges start .. end, to be filled."""
+        self.indices, count = grown(self.indices, start, end), end - start
+        self._positions, self._sources = grown(self._positions, 0, count), grown(self._sources, 0, count)
+        return self._positions[:count], self._sources[:count], self.indices[start:end]
 
 
 class _Hidden:

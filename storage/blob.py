@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xxhash
 
 from gnnsys.errors import CorruptStoreError
-from gnnsys.storage.files import PAGE, round_up
+from gnnsys.storage.bits import count_ones, join_new, pack, packed_bytes, split_new, unpack
+from gnnsys.storage.files import PAGE
 
 LABELS, PAIRS = 0, 1
-NARROW_NODES = 1 << 16
-"""Up to this many nodes the local number of a source fits in 16 bits."""
 
 
 def ring(r: int) -> int:
@@ -43,9 +43,44 @@ def section_name(section: int) -> str:
     return f"ring {section // 2 - 1}" if section % 2 == 0 else f"hop {section // 2}"
 
 
-def count_bytes(fanout: int) -> int:
-    """Bytes of one sampled count in a hop of `fanout`."""
-    return 1 if 0 <= fanout <= 255 else 4
+@dataclass(frozen=True)
+class Coding:
+    """How many bits the numbers in the blobs of a pool have: equal for all its batches, so that sizes follow from
+    counts."""
+
+    fanouts: tuple[int, ...]
+    id_bits: int
+    degree_bits: int
+
+    @classmethod
+    def of(cls, fanouts: Sequence[int], num_nodes: int, max_degree: int) -> Coding:
+        """That of a graph with so many nodes and largest in-degree."""
+        return cls(tuple(fanouts), max((num_nodes - 1).bit_length(), 1), max(max_degree.bit_length(), 1))
+
+    @property
+    def id_dtype(self) -> np.dtype:
+        """Type of node ids on disk where they are not packed."""
+        return np.dtype(np.int32 if self.id_bits <= 31 else np.int64)
+
+    def count_bits(self, h: int) -> int:
+        """Of the number of edges that a node has in hop h."""
+        fanout = self.fanouts[h - 1]
+        return self.degree_bits if fanout < 0 else fanout.bit_length()
+
+    def parts_of_ring(self, size: Any) -> list[Any]:
+        """Bytes of ids and degrees of a ring of so many nodes."""
+        return [packed_bytes(size, self.id_bits), packed_bytes(size, self.degree_bits)]
+
+    def parts_of_hop(self, h: int, num_dst: Any, num_edges: Any, num_new: Any, num_nodes: Any) -> list[Any]:
+        """Bytes of counts, flags and sources of hop h: edges of `num_dst` nodes, `num_new` of which are the first to
+        reach one of the `num_nodes` nodes within h hops."""
+        counts, flags = packed_bytes(num_dst, self.count_bits(h)), packed_bytes(num_edges, 1)
+        return [counts, flags, packed_bytes(num_edges - num_new, bit_length(num_nodes - 1))]
+
+
+def bit_length(values: Any) -> Any:
+    """Bits of non-negative integers below 2**53: a number, or an array of them."""
+    return np.frexp(values)[1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,17 +153,17 @@ def section_hash(data: np.ndarray, index: int) -> int:
     return xxhash.xxh3_64_intdigest(data.data, seed=index)
 
 
-def encode(batch: PoolBatch, fanouts: Sequence[int], id_dtype: np.dtype) -> EncodedBatch:
-    """The blob of a batch sampled with all of `fanouts`."""
-    sections = [_labels(batch), _pairs(batch), _ring(batch, 0, id_dtype)]
-    for h, fanout in enumerate(fanouts, start=1):
-        sections += [_hop(batch, h, fanout), _ring(batch, h, id_dtype)]
-    sizes = np.array([len(s) for s in sections], dtype=np.int64)
+def encode(batch: PoolBatch, coding: Coding) -> EncodedBatch:
+    """The blob of a batch sampled with all fanouts of the coding."""
+    sections = [[_labels(batch)], [_pairs(batch)], _ring(batch, 0, coding)]
+    for h in range(1, len(coding.fanouts) + 1):
+        sections += [_hop(batch, h, coding), _ring(batch, h, coding)]
+    sizes = np.array([sum(map(len, parts)) for parts in sections], dtype=np.int64)
     ends = np.cumsum(-(-sizes // PAGE) * PAGE)
     offset = np.append(0, ends[:-1])
     data = np.zeros(int(ends[-1]), dtype=np.uint8)
-    for section, start in zip(sections, offset, strict=True):
-        data[start : start + len(section)] = section
+    for parts, start, size in zip(sections, offset.tolist(), sizes.tolist(), strict=True):
+        np.concatenate(parts, out=data[start : start + size])
     return EncodedBatch(
         data=data,
         num_nodes=batch.num_nodes,
@@ -136,7 +171,9 @@ def encode(batch: PoolBatch, fanouts: Sequence[int], id_dtype: np.dtype) -> Enco
         num_pairs=0 if batch.pairs is None else len(batch.pairs),
         offset=offset,
         bytes=sizes,
-        hash=np.array([section_hash(s, batch.index) for s in sections], dtype=np.uint64),
+        hash=np.array(
+            [section_hash(data[a : a + n], batch.index) for a, n in zip(offset, sizes, strict=True)], dtype=np.uint64
+        ),
     )
 
 
@@ -163,23 +200,24 @@ def _bounds(num_nodes: np.ndarray, r: int) -> tuple[int, int]:
     return (int(num_nodes[r - 1]) if r else 0), int(num_nodes[r])
 
 
-def _ring(batch: PoolBatch, r: int, id_dtype: np.dtype) -> np.ndarray:
+def _ring(batch: PoolBatch, r: int, coding: Coding) -> list[np.ndarray]:
     start, stop = _bounds(batch.num_nodes, r)
-    ids = _bytes(batch.ids[start:stop], id_dtype.newbyteorder("<"))
-    return np.concatenate([ids, _bytes(batch.degree[start:stop], "<i4")])
+    return [pack(batch.ids[start:stop], coding.id_bits), pack(batch.degree[start:stop], coding.degree_bits)]
 
 
-def _hop(batch: PoolBatch, h: int, fanout: int) -> np.ndarray:
+def _hop(batch: PoolBatch, h: int, coding: Coding) -> list[np.ndarray]:
+    """Counts; whether each edge is the first to reach its source; the sources of those that are not. What is new gets
+    the next number, so the flag says it all."""
     start, stop = _bounds(batch.num_nodes, h - 1)
-    counts = _bytes(np.diff(batch.indptr[start : stop + 1]), f"<u{count_bytes(fanout)}")
-    edges = batch.indices[batch.indptr[start] : batch.indptr[stop]]
-    wide = 2 if batch.num_nodes[h] <= NARROW_NODES else 4
-    return np.concatenate([counts, np.zeros(-len(counts) % 4, dtype=np.uint8), _bytes(edges, f"<u{wide}")])
+    ptr = batch.indptr[start : stop + 1]
+    sources = batch.indices[ptr[0] : ptr[-1]]
+    is_new, old = np.empty(len(sources), dtype=np.uint8), np.empty(len(sources), dtype=np.int32)
+    num_old = split_new(sources, stop, is_new, old)
+    bits = int(bit_length(int(batch.num_nodes[h]) - 1))
+    return [pack(np.diff(ptr), coding.count_bits(h)), pack(is_new, 1), pack(old[:num_old], bits)]
 
 
-def expected_bytes(
-    num_nodes: np.ndarray, num_edges: np.ndarray, num_pairs: np.ndarray, fanouts: Sequence[int], id_bytes: int
-) -> np.ndarray:
+def expected_bytes(num_nodes: np.ndarray, num_edges: np.ndarray, num_pairs: np.ndarray, coding: Coding) -> np.ndarray:
     """What sections must measure, given the counts of K batches.
 
     Args:
@@ -191,20 +229,20 @@ def expected_bytes(
         (K, 2L + 3) int64; labels and pairs (9 bytes a pair) as when they are there and have no times.
     """
     rings = np.diff(num_nodes, axis=1, prepend=0)
-    out = np.empty((len(num_nodes), num_sections(len(fanouts))), dtype=np.int64)
+    out = np.empty((len(num_nodes), num_sections(len(coding.fanouts))), dtype=np.int64)
     out[:, LABELS] = 8 * rings[:, 0]
     out[:, PAIRS] = 9 * num_pairs
-    out[:, ring(0) :: 2] = rings * (id_bytes + 4)
-    for h, fanout in enumerate(fanouts, start=1):
-        counts = -(-rings[:, h - 1] * count_bytes(fanout) // 4) * 4
-        wide = np.where(num_nodes[:, h] <= NARROW_NODES, 2, 4)
-        out[:, hop(h)] = counts + num_edges[:, h - 1] * wide
+    out[:, ring(0) :: 2] = sum(coding.parts_of_ring(rings))
+    for h in range(1, len(coding.fanouts) + 1):
+        out[:, hop(h)] = sum(coding.parts_of_hop(h, rings[:, h - 1], num_edges[:, h - 1], rings[:, h], num_nodes[:, h]))
     return out
 
 
-def ring_ids(section: np.ndarray, count: int, id_dtype: np.dtype) -> np.ndarray:
+def ring_ids(section: np.ndarray, count: int, coding: Coding) -> np.ndarray:
     """(count,) int64 ids of a ring."""
-    return section[: count * id_dtype.itemsize].view(id_dtype).astype(np.int64)
+    ids = np.empty(count, dtype=np.int64)
+    unpack(section, coding.id_bits, ids)
+    return ids
 
 
 def decode(
@@ -214,8 +252,7 @@ def decode(
     num_nodes: np.ndarray,
     num_edges: np.ndarray,
     num_pairs: int,
-    fanouts: Sequence[int],
-    id_dtype: np.dtype,
+    coding: Coding,
     bytes_read: int,
 ) -> PoolBatch:
     """The batch in `sections`: by section number the (used bytes,) uint8 of each, already verified.
@@ -226,19 +263,23 @@ def decode(
     Raises:
         CorruptStoreError: a hop does not add up to its edges, or an edge or a pair names a node that is not there.
     """
-    rings = np.diff(num_nodes, prepend=0)
-    blocks = [sections[ring(r)] for r in range(len(num_nodes))]
     indptr = np.zeros(int(num_nodes[-2]) + 1 if len(num_edges) else 1, dtype=np.int32)
     indices = np.empty(int(num_edges.sum()), dtype=np.int32)
     for h in range(1, len(num_nodes)):
-        _decode_hop(sections[hop(h)], h, num_nodes, num_edges, fanouts[h - 1], indptr, indices)
+        _decode_hop(sections[hop(h)], h, num_nodes, num_edges, coding, indptr, indices)
+    ids = np.empty(int(num_nodes[-1]), dtype=np.int64)
+    degree = np.empty(len(ids), dtype=np.int32)
+    for r in range(len(num_nodes)):
+        part, section = slice(*_bounds(num_nodes, r)), sections[ring(r)]
+        unpack(section, coding.id_bits, ids[part])
+        unpack(section[coding.parts_of_ring(len(ids[part]))[0] :], coding.degree_bits, degree[part])
     pairs, pair_label, t = _decode_pairs(sections.get(PAIRS), num_pairs, int(num_nodes[0]))
     labels = sections.get(LABELS)
     return PoolBatch(
         index=index,
         num_nodes=num_nodes.copy(),
-        ids=np.concatenate([ring_ids(b, n, id_dtype) for b, n in zip(blocks, rings, strict=True)]),
-        degree=np.concatenate([b[n * id_dtype.itemsize :].view("<i4") for b, n in zip(blocks, rings, strict=True)]),
+        ids=ids,
+        degree=degree,
         indptr=indptr,
         indices=indices,
         labels=labels.view("<i8").copy() if labels is not None and len(labels) else None,
@@ -254,23 +295,28 @@ def _decode_hop(
     h: int,
     num_nodes: np.ndarray,
     num_edges: np.ndarray,
-    fanout: int,
+    coding: Coding,
     indptr: np.ndarray,
     indices: np.ndarray,
 ) -> None:
     """Continue `indptr` (D + 1,) int32 and `indices` (E,) int32 with hop h."""
     first, last = _bounds(num_nodes, h - 1)
-    start = int(num_edges[: h - 1].sum())
-    stop = start + int(num_edges[h - 1])
-    width = count_bytes(fanout)
-    sums = np.cumsum(section[: (last - first) * width].view(f"<u{width}"), dtype=np.int64)
-    sources = section[round_up((last - first) * width, 4) :].view("<u2" if num_nodes[h] <= NARROW_NODES else "<u4")
-    if (sums[-1] if len(sums) else 0) != stop - start:
-        raise CorruptStoreError("GS-STORE-008", f"hop {h}: its counts do not add up to its {stop - start} edges")
-    if len(sources) and sources.max() >= num_nodes[h]:
-        raise CorruptStoreError("GS-STORE-008", f"hop {h}: an edge starts at a node beyond the {num_nodes[h]} there")
-    np.add(sums, start, out=indptr[first + 1 : last + 1], casting="unsafe")
-    indices[start:stop] = sources
+    start, end = int(num_edges[: h - 1].sum()), int(num_edges[:h].sum())
+    sizes = coding.parts_of_hop(h, last - first, end - start, int(num_nodes[h]) - last, int(num_nodes[h]))
+    counts, flags, old = np.split(section, np.cumsum(sizes)[:-1].tolist())
+    ends = np.empty(last - first, dtype=np.int64)
+    unpack(counts, coding.count_bits(h), ends)
+    np.cumsum(ends, out=ends)
+    if (int(ends[-1]) if len(ends) else 0) != end - start:
+        raise CorruptStoreError("GS-STORE-008", f"hop {h}: its counts do not add up to its {end - start} edges")
+    np.add(ends, start, out=indptr[first + 1 : last + 1], casting="unsafe")
+    sources = indices[start:end]
+    if count_ones(flags, len(sources)) != num_nodes[h] - last:
+        raise CorruptStoreError("GS-STORE-008", f"hop {h}: its edges do not lead to {num_nodes[h] - last} new nodes")
+    if len(sources):
+        join_new(flags, old if len(old) else flags, np.uint64(bit_length(int(num_nodes[h]) - 1)), last, sources)
+        if sources.max() >= num_nodes[h]:
+            raise CorruptStoreError("GS-STORE-008", f"hop {h}: an edge starts beyond the {num_nodes[h]} nodes there")
 
 
 def _decode_pairs(

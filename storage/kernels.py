@@ -6,65 +6,19 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.core import types
 
 from gnnsys import keys
+from gnnsys.storage.intrinsics import LINE_BYTES, copy, fence, stream_line
 
 _mix = numba.njit(inline="always")(keys.mix)
 _GOLDEN = keys.GOLDEN
 _STEP = np.uint64(0xD6E8FEB86659FD92)
 _ONE = np.uint64(1)
-_LINE = 64
 _STREAM_BYTES = 1 << 20
 """Results larger than this would not stay in a core's cache anyway."""
 
 _pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.uintp, types.int64))
-
-
-@intrinsic
-def _memcpy(typing_context, to, source, num_bytes):
-    """memcpy between addresses: 3 to 10 times as fast as a numba slice assignment, which calls a generic loop per
-    row. (Prefetching rows ahead was tried for 64 B to 27 KB rows: no gain, the copies already overlap.)"""
-
-    def generate(context, builder, _signature, args):
-        pointer = ir.IntType(8).as_pointer()
-        cgutils.raw_memcpy(builder, builder.inttoptr(args[0], pointer), builder.inttoptr(args[1], pointer), args[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp), generate
-
-
-@intrinsic
-def _stream_line(typing_context, to, source):
-    """Copy 64 bytes to a 64-byte-aligned address past the caches: the line need not be read before it is written."""
-
-    def generate(context, builder, _signature, args):
-        pointer = ir.VectorType(ir.IntType(64), 8).as_pointer()
-        line = builder.load(builder.inttoptr(args[1], pointer))
-        line.align = 1
-        store = builder.store(line, builder.inttoptr(args[0], pointer), align=_LINE)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), generate
-
-
-@intrinsic
-def _fence_all(typing_context):
-    """Streamed lines are seen by other threads before anything that follows."""
-
-    def generate(context, builder, _signature, _args):
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-_copy: Any = _memcpy
-_stream: Any = _stream_line
-_fence: Any = _fence_all
 
 
 @numba.njit(nogil=True, cache=True)
@@ -94,17 +48,17 @@ def gather_two(first, second, where, out):
     """
     row_bytes, split = out.shape[1], first.shape[0]
     to, low, high = out.ctypes.data, first.ctypes.data, second.ctypes.data
-    streamed = row_bytes % _LINE == 0 and to % _LINE == 0 and out.size >= _STREAM_BYTES
+    streamed = row_bytes % LINE_BYTES == 0 and to % LINE_BYTES == 0 and out.size >= _STREAM_BYTES
     for i in range(where.shape[0]):
         w = np.int64(where[i])
         source = low + w * row_bytes if w < split else high + (w - split) * row_bytes
         if streamed:
-            for at in range(0, row_bytes, _LINE):
-                _stream(to + at, source + at)
+            for at in range(0, row_bytes, LINE_BYTES):
+                stream_line(to + at, source + at)
         else:
-            _copy(to, source, row_bytes)
+            copy(to, source, row_bytes)
         to += row_bytes
-    _fence()
+    fence()
 
 
 @numba.njit(nogil=True, cache=True)
@@ -119,7 +73,7 @@ def scatter(rows, where, out):
     row_bytes = out.shape[1]
     to, source = out.ctypes.data, rows.ctypes.data
     for i in range(where.shape[0]):
-        _copy(to + np.int64(where[i]) * row_bytes, source + i * row_bytes, row_bytes)
+        copy(to + np.int64(where[i]) * row_bytes, source + i * row_bytes, row_bytes)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -186,6 +140,6 @@ def copy_pieces(ids, places, row_bytes, first, count, begin, end, page_bytes, bu
             start = max(ids[i] * row_bytes, low)
             stop = min((ids[i] + 1) * row_bytes, high)
             if stop > start:
-                _copy(to + places[i] * row_bytes + start - ids[i] * row_bytes, source + start - low, stop - start)
+                copy(to + places[i] * row_bytes + start - ids[i] * row_bytes, source + start - low, stop - start)
             i += 1
         source += high - low

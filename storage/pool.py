@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from gnnsys.errors import ConfigError, CorruptStoreError
+from gnnsys.storage.bits import MAX_BITS
 from gnnsys.storage.blob import (
     LABELS,
+    Coding,
     PoolBatch,
     decode,
     num_sections,
@@ -48,7 +50,7 @@ class Pool:
         order: `shuffle` or `fixed`.
         shard: (K,) uint32.  num_nodes: (K, L + 1) int64, cumulative.  num_edges: (K, L) int64.
         num_pairs: (K,) int64.  offset, bytes: (K, S) int64.  hash: (K, S) uint64.
-        id_dtype: type of the ids in the blobs.
+        coding: how the blobs are coded.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -58,12 +60,17 @@ class Pool:
         self.digest = manifest.digest
         try:
             self._describe(manifest.parameters)
+            self.coding = Coding(
+                tuple(self.fanouts), *(int(manifest.counts[key]) for key in ("id_bits", "degree_bits"))
+            )
+            if not all(0 < bits <= MAX_BITS for bits in (self.coding.id_bits, self.coding.degree_bits)):
+                raise ValueError("possible widths of ids and degrees")
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptStoreError("GS-STORE-001", f"{path}: the manifest lacks {error}", hint=MEND) from error
         index = read_index(path, manifest, self.num_batches, self.hops)
         shards = _shards(path, manifest)
-        self.id_dtype = check_index(path, index, self.fanouts, [entry.size for entry in shards])
-        if summary(index, sum(entry.size for entry in shards)) != manifest.counts:
+        check_index(path, index, self.coding, [entry.size for entry in shards])
+        if summary(index, sum(entry.size for entry in shards), self.coding) != manifest.counts:
             raise CorruptStoreError("GS-STORE-007", f"{path}: index and counts of the manifest disagree", hint=MEND)
         self.shard, self.num_nodes, self.num_edges = index.shard, index.num_nodes, index.num_edges
         self.num_pairs, self.offset, self.bytes, self.hash = index.num_pairs, index.offset, index.bytes, index.hash
@@ -87,6 +94,11 @@ class Pool:
 
     def __len__(self) -> int:
         return self.num_batches
+
+    @property
+    def id_dtype(self) -> np.dtype:
+        """Type of node ids on disk where they are not packed."""
+        return self.coding.id_dtype
 
     @property
     def store_id(self) -> str:
@@ -136,8 +148,7 @@ class Pool:
                 num_nodes=self.num_nodes[k, : depth + 1],
                 num_edges=self.num_edges[k, :depth],
                 num_pairs=int(self.num_pairs[k]),
-                fanouts=self.fanouts,
-                id_dtype=self.id_dtype,
+                coding=self.coding,
                 bytes_read=asked,
             )
         except CorruptStoreError as error:
@@ -151,7 +162,7 @@ class Pool:
         for r, count in enumerate(rings):
             start, stop = self._span(k, ring(r), ring(r))
             sections, _ = self._fetch(k, ring(r), ring(r), start, aligned_buffer(stop - start), verify)
-            parts.append(ring_ids(sections[ring(r)], int(count), self.id_dtype))
+            parts.append(ring_ids(sections[ring(r)], int(count), self.coding))
         return np.concatenate(parts)
 
     def seed_ids(self) -> np.ndarray | None:

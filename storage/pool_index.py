@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gnnsys.errors import CorruptStoreError
-from gnnsys.storage.blob import LABELS, PAIRS, expected_bytes, num_sections, ring
+from gnnsys.storage.blob import LABELS, PAIRS, Coding, expected_bytes, num_sections, ring
 from gnnsys.storage.files import PAGE
 from gnnsys.storage.manifest import FileEntry, Manifest, dtype_name
 from gnnsys.storage.writer import read_array, write_array
@@ -54,7 +54,7 @@ def columns(num_batches: int, hops: int) -> dict[str, tuple[np.dtype, tuple[int,
     }
 
 
-def summary(index: PoolIndex, num_bytes: int) -> dict[str, Any]:
+def summary(index: PoolIndex, num_bytes: int, coding: Coding) -> dict[str, Any]:
     """`counts` of the manifest of a Pool whose shards hold `num_bytes`."""
     nodes, edges = index.num_nodes[:, -1], index.num_edges.sum(axis=1)
     return {
@@ -66,6 +66,8 @@ def summary(index: PoolIndex, num_bytes: int) -> dict[str, Any]:
         "max_nodes": int(nodes.max()),
         "max_edges": int(edges.max()),
         "bytes": num_bytes,
+        "id_bits": coding.id_bits,
+        "degree_bits": coding.degree_bits,
     }
 
 
@@ -90,8 +92,8 @@ def read_index(folder: Path, manifest: Manifest, num_batches: int, hops: int) ->
     return PoolIndex(**read)
 
 
-def check_index(folder: Path, index: PoolIndex, fanouts: Sequence[int], shard_bytes: Sequence[int]) -> np.dtype:
-    """Refuse an index whose numbers do not follow from each other; returns the type of the ids in the blobs.
+def check_index(folder: Path, index: PoolIndex, coding: Coding, shard_bytes: Sequence[int]) -> None:
+    """Refuse an index whose numbers do not follow from each other.
 
     Raises:
         CorruptStoreError: a count is impossible, a section is not where and as long as the counts imply, or a blob
@@ -109,13 +111,11 @@ def check_index(folder: Path, index: PoolIndex, fanouts: Sequence[int], shard_by
     require("num_edges", ((edges >= 0) & (edges <= _LIMIT)).all(axis=1) & (edges.sum(axis=1) <= _LIMIT))
     require("num_pairs", (index.num_pairs >= 0) & (index.num_pairs <= _LIMIT))
     require("shard", _shards_follow(index.shard.astype(np.int64), len(shard_bytes)))
-    # A ring holds its ids and their int32 degrees: the index tells how wide the ids are.
-    id_dtype = np.dtype(np.int32 if index.bytes[0, ring(0)] == 8 * rings[0, 0] else np.int64)
-    require("bytes", _sizes_follow(index, fanouts, id_dtype.itemsize))
+    require("num_nodes", np.asarray((rings[:, 1:] <= edges).all(axis=1)))
+    require("bytes", _sizes_follow(index, coding))
     room = np.array(shard_bytes, dtype=np.int64)[index.shard]
     require("offset", (index.offset >= 0).all(axis=1) & (index.offset <= room[:, None]).all(axis=1))
     require("offset", _offsets_follow(index) & (index.offset[:, -1] <= room - index.bytes[:, -1]))
-    return id_dtype
 
 
 def _shards_follow(shard: np.ndarray, num_shards: int) -> np.ndarray:
@@ -125,9 +125,9 @@ def _shards_follow(shard: np.ndarray, num_shards: int) -> np.ndarray:
     return good
 
 
-def _sizes_follow(index: PoolIndex, fanouts: Sequence[int], id_bytes: int) -> np.ndarray:
+def _sizes_follow(index: PoolIndex, coding: Coding) -> np.ndarray:
     """(K,) bool: sections measure what the counts say; labels may be absent, pairs may have times."""
-    expected = expected_bytes(index.num_nodes, index.num_edges, index.num_pairs, fanouts, id_bytes)
+    expected = expected_bytes(index.num_nodes, index.num_edges, index.num_pairs, coding)
     labels, pairs = index.bytes[:, LABELS], index.bytes[:, PAIRS]
     rest = (index.bytes[:, ring(0) :] == expected[:, ring(0) :]).all(axis=1)
     labels_fit = (labels == 0) | (labels == expected[:, LABELS])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gnnsys.errors import CorruptStoreError
-from gnnsys.storage.blob import EncodedBatch, section_hash
+from gnnsys.storage.blob import Coding, EncodedBatch, section_hash
 from gnnsys.storage.direct import aligned_buffer
 from gnnsys.storage.files import disk_errors, fsync_dir, open_read, open_sized, read_into, write_all
 from gnnsys.storage.manifest import FileEntry, Manifest
@@ -33,7 +33,7 @@ class PoolWriter:
     Args:
         stage: entered and not finished.
         num_batches: K, known from the seeds.
-        hops: L.
+        coding: how the blobs were coded.
         shard_bytes: a new shard begins where a blob would go beyond this.
         unit_bytes: a unit ends when it has at least this many bytes.
 
@@ -49,13 +49,13 @@ class PoolWriter:
         stage: Stage,
         *,
         num_batches: int,
-        hops: int,
+        coding: Coding,
         shard_bytes: int = SHARD_BYTES,
         unit_bytes: int = UNIT_BYTES,
     ) -> None:
-        self._stage = stage
+        self._stage, self._coding = stage, coding
         self._shard_limit, self._unit_limit = shard_bytes, unit_bytes
-        self._kinds = columns(num_batches, hops)
+        self._kinds = columns(num_batches, len(coding.fanouts))
         self._table = np.zeros((num_batches, _width(self._kinds)), dtype=np.int64)
         done: Mapping[str, Any] = next(reversed(stage.done.values()), {})
         self.next_batch = self._first = int(done.get("batches", 0))
@@ -90,7 +90,7 @@ class PoolWriter:
         shards = [_shard_entry(number, size) for number, size in enumerate(self._sizes)]
         entries = write_index(self._stage.folder, index)
         self.close()
-        return self._stage.commit(counts=summary(index, sum(self._sizes)), files=(*shards, *entries))
+        return self._stage.commit(counts=summary(index, sum(self._sizes), self._coding), files=(*shards, *entries))
 
     def close(self) -> None:
         """Close the files; without `finish` the Pool stays unfinished and can be continued."""

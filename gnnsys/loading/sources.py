@@ -16,7 +16,7 @@ from gnnsys.errors import ConfigError
 from gnnsys.loading.scratch import Scratch
 from gnnsys.samplers.batches import SeedBatches, seed_batches
 from gnnsys.samplers.seeds import Order, Seeds, as_seeds
-from gnnsys.samplers.tree import TreeSampler, checked_fanouts, working_bytes
+from gnnsys.samplers.tree import TreeSampler, checked_fanouts, stamp_bytes, working_bytes
 from gnnsys.storage.blob import PoolBatch
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.manifest import canonical_json
@@ -155,6 +155,8 @@ class StoreSource:
         self.order: str = self.seeds.order
         self.num_batches = len(seed_batches(self.seeds, batch_size, seed))
         self.id = self._identity(fanouts)
+        # Stamps where they at most double what a batch takes anyway.
+        self._stamped = stamp_bytes(store.num_nodes) <= working_bytes(*self.largest()[1:])
         self._lock = threading.Lock()
         self._pass: tuple[int, SeedBatches, TreeSampler] | None = None
 
@@ -191,7 +193,7 @@ class StoreSource:
 
     def worker_bytes(self) -> int:
         _, nodes, edges = self.largest()
-        return working_bytes(nodes, edges)
+        return working_bytes(nodes, edges) + self._stamped * stamp_bytes(self._store.num_nodes)
 
     def _of_pass(self, pool_index: int) -> tuple[SeedBatches, TreeSampler]:
         """Order of the seeds and sampler of one pass; the last one is kept."""
@@ -200,7 +202,12 @@ class StoreSource:
                 batches = seed_batches(self.seeds, self._batch_size, self._seed, pool_index)
                 # Without a budget: `worker_bytes` bounds every draw, and who gives the memory has counted it.
                 sampler = TreeSampler(
-                    self._store.graph, self._fanouts, seed=self._seed, pool_index=pool_index, labels=self._labels
+                    self._store.graph,
+                    self._fanouts,
+                    seed=self._seed,
+                    pool_index=pool_index,
+                    labels=self._labels,
+                    stamped=self._stamped,
                 )
                 self._pass = (pool_index, batches, sampler)
             return self._pass[1:]

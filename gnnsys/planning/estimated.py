@@ -15,7 +15,7 @@ from gnnsys.samplers.batches import seed_batches
 from gnnsys.samplers.sample import ORDER_BYTES
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.samplers.tree import TreeSampler, checked_fanouts, working_bytes
-from gnnsys.storage.blob import encode
+from gnnsys.storage.blob import Coding, encode
 from gnnsys.storage.pages import pages_touched
 from gnnsys.storage.store import Store
 
@@ -80,6 +80,7 @@ def sample_batches(
     batches = seed_batches(found, batch_size, seed, 0)
     checked = checked_fanouts(fanouts)
     sampler = TreeSampler(store.graph, checked, seed=seed, pool_index=0, labels=store.labels(), budget=budget)
+    coding = Coding.of(checked, store.num_nodes, store.max_degree)
     counts, ids = np.zeros(store.num_nodes, dtype=np.uint32), list[np.ndarray]()
     sizes = list[tuple[int, ...]]()
     for k in range(min(BATCHES, len(batches))):
@@ -96,7 +97,7 @@ def sample_batches(
                 len(batch.indices),
                 int(batch.num_nodes[max(len(checked) - 1, 0)]),
                 int(batch.num_nodes[0]),
-                len(encode(batch, checked, store.id_dtype).data),
+                len(encode(batch, coding).data),
                 pages_touched(batch.ids, store.row_bytes()),
             )
         )

@@ -195,20 +195,18 @@ class _Run:
 
     def __init__(self, graph: Graph, budget: Budget, device: torch.device) -> None:
         self.graph, self.budget, self.device = graph, budget, device
-        self._every = TreeSampler(graph, [-1], seed=0)
-        self._none = TreeSampler(graph, [0], seed=0)
 
     def layer(self, layer: nn.Module, source: _Source, out: OutputFile) -> Iterator[float]:
         """Write the outputs of `layer` to `out`, chunk by chunk; yields the part done."""
         targets = out.targets
         cost = _Cost.of(layer, self.graph, source, out.table.columns)
-        sampler = self._every if _reads_neighbours(layer) else self._none
+        fanout = -1 if _reads_neighbours(layer) else 0
         begin, count = 0, 1024
         while begin < len(targets):
             chunk = targets[begin : begin + count]
             # Arrays of ever other sizes leave gaps, and glibc keeps what is freed: without trimming, before rows are
             # read and after, growth reached 1.4 times a budget of 24 MiB, with or without one buffer for all rows.
-            drawn = self._drawn_within_budget(sampler, cost, chunk)
+            drawn = self._drawn_within_budget(fanout, cost, chunk)
             trim()
             if drawn is not None:
                 h = self._compute(layer, source, drawn)
@@ -224,12 +222,12 @@ class _Run:
             begin += len(chunk)
             yield begin / len(targets)
 
-    def _drawn_within_budget(self, sampler: TreeSampler, cost: _Cost, chunk: np.ndarray) -> PoolBatch | None:
+    def _drawn_within_budget(self, fanout: int, cost: _Cost, chunk: np.ndarray) -> PoolBatch | None:
         """The neighbourhood of `chunk`, or None when it is too large to draw or to compute."""
-        num_edges = self._num_edges(chunk) if sampler is self._every else 0
+        num_edges = self._num_edges(chunk) if fanout < 0 else 0
         if cost.sampling(len(chunk), num_edges) > self.budget.left:
             return None
-        drawn = sampler.sample(SeedBatch(index=0, ids=chunk))
+        drawn = TreeSampler(self.graph, [fanout], seed=0).sample(SeedBatch(index=0, ids=chunk))
         fits = cost.total(len(chunk), len(drawn.ids), num_edges) <= self.budget.left
         return drawn if fits else None
 

@@ -31,6 +31,10 @@ class MemoryStore:
         indptr = np.searchsorted(self.dst[order], np.arange(self.num_nodes + 1)).astype(np.int64)
         self.graph = Graph(indptr, self.src[order].astype(self.id_dtype))
 
+    @property
+    def max_degree(self) -> int:
+        return int(np.diff(self.graph.indptr).max(initial=0))
+
     def labels(self) -> np.ndarray | None:
         return self.classes
 
@@ -63,16 +67,16 @@ def random_store() -> MemoryStore:
 
 
 def _floyd(key: int, node: int, degree: int, count: int) -> list[int]:
-    """`count` of 0 .. degree - 1, ascending, by the same keys as the kernel."""
+    """`count` of 0 .. degree - 1 in the order drawn, by the same keys as the kernel."""
     if count == degree:
         return list(range(degree))
     with np.errstate(over="ignore"):
         stream = int(mix(np.array([key], dtype=np.uint64) + np.uint64(node + 1) * GOLDEN)[0])
-    taken: set[int] = set()
+    taken: list[int] = []
     for u, j in zip(draws(stream, 0, count).tolist(), range(degree - count, degree), strict=True):
         t = int((u >> 12) * 2.0**-52 * (j + 1))
-        taken.add(j if t in taken else t)
-    return sorted(taken)
+        taken.append(j if t in taken else t)
+    return taken
 
 
 @pytest.fixture(scope="session")

@@ -68,11 +68,11 @@ def test_a_pool_without_labels_has_none(store_of: Any, tmp_path: Path) -> None:
     assert pool.read(0).labels is None
 
 
-def test_64_bit_ids_survive(store_of: Any, tmp_path: Path) -> None:
-    store = store_of([(0, 1), (2, 1)], 3, id_dtype=np.dtype(np.int64))
-    pool = sample(store, tmp_path, seeds=[1, 0], fanouts=[-1], batch_size=1)
-    assert pool.id_dtype == np.int64
-    assert_holds(pool, store, [1, 0], [-1], 1)
+def test_a_graph_with_64_bit_ids_gives_the_same_pool(store_of: Any, tmp_path: Path) -> None:
+    wide, narrow = (store_of([(0, 1), (2, 1)], 3, id_dtype=np.dtype(kind)) for kind in (np.int64, np.int32))
+    pool = sample(wide, tmp_path / "wide", seeds=[1, 0], fanouts=[-1], batch_size=1)
+    assert_holds(pool, wide, [1, 0], [-1], 1)
+    assert pool.digest == sample(narrow, tmp_path / "narrow", seeds=[1, 0], fanouts=[-1], batch_size=1).digest
 
 
 def test_counts_above_255_survive(store_of: Any, tmp_path: Path) -> None:
@@ -82,13 +82,14 @@ def test_counts_above_255_survive(store_of: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_nodes", [1 << 16, (1 << 16) + 1])
-def test_local_numbers_beyond_16_bits_survive(store_of: Any, tmp_path: Path, num_nodes: int) -> None:
+def test_a_new_source_takes_one_bit(store_of: Any, tmp_path: Path, num_nodes: int) -> None:
     src = np.arange(1, num_nodes)
     store = store_of(np.stack([src, np.zeros_like(src)], axis=1), num_nodes)
     pool = sample(store, tmp_path, seeds=[0], fanouts=[-1])
     batch = pool.read(0)
     assert batch.ids[batch.indices].tolist() == src.tolist()
-    assert pool.bytes[0, 3] == 4 + len(src) * (2 if num_nodes == 1 << 16 else 4)
+    count, flags = 8 + 8, -(-len(src) // 64) * 8 + 8  # every source is new, so none has a number on disk
+    assert pool.bytes[0, 3] == count + flags
 
 
 @pytest.mark.parametrize("seeds", ["train", EVENTS])
@@ -311,6 +312,8 @@ def test_counts_of_the_manifest_are_sums_over_the_batches(random_store: Any, tmp
         "edges": sum(len(b.indices) for b in batches),
         "max_nodes": max(len(b.ids) for b in batches),
         "max_edges": max(len(b.indices) for b in batches),
+        "id_bits": 8,  # 199
+        "degree_bits": 6,  # at most 59
         "bytes": sum(f.stat().st_size for f in (tmp_path / "shards").iterdir()),
     }
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.samplers.batches import SeedBatch
+from gnnsys.samplers.numbering import Stamps
 from gnnsys.samplers.tree import TreeSampler
 from gnnsys.storage.blob import PoolBatch
 
@@ -114,7 +115,7 @@ def test_every_subset_is_drawn_equally_often(store_of: Any) -> None:
     repeats, degree, count = 6000, 5, 2
     edges = [(s, degree + v) for v in range(repeats) for s in range(degree)]
     batch = sampled(store_of(edges, degree + repeats), np.arange(degree, degree + repeats), [count])
-    low, high = batch.ids[batch.indices].reshape(-1, 2).T
+    low, high = np.sort(batch.ids[batch.indices].reshape(-1, 2), axis=1).T
     found = np.bincount(low * degree + high)
     found = found[found > 0]
     assert len(found) == 10
@@ -154,8 +155,8 @@ def test_no_node_is_listed_twice(random_store: Any) -> None:
     assert len(set(ids.tolist())) == len(ids)
 
 
-def test_edges_of_a_node_keep_the_order_of_its_neighbour_list(random_store: Any) -> None:
-    batch = sampled(random_store, np.arange(190), [6])
+def test_a_neighbourhood_taken_whole_keeps_its_order(random_store: Any) -> None:
+    batch = sampled(random_store, np.arange(190), [60])
     sources = batch.ids[batch.indices]
     assert all((np.diff(sources[a:b]) >= 0).all() for a, b in pairwise(batch.indptr))
 
@@ -281,3 +282,27 @@ def test_a_kernel_may_be_handed_a_map(random_store: Any, tmp_path: Any) -> None:
         labels: Callable[[], None] = staticmethod(lambda: None)
 
     assert same(sampled(Mapped, [1, 2, 3], [4, 4]), sampled(random_store, [1, 2, 3], [4, 4]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(graphs(), st.integers(0, 2**63 - 1))
+def test_stamps_and_a_hash_table_number_nodes_alike(
+    store_of: Any, graph: tuple[int, Any, list[int], list[int]], seed: int
+) -> None:
+    num_nodes, edges, ids, fanouts = graph
+    store = store_of(edges, num_nodes)
+    samplers = [TreeSampler(store.graph, fanouts, seed=seed, stamped=stamped) for stamped in (False, True)]
+    for index in range(3):  # later batches find what earlier ones left behind
+        batch = SeedBatch(index=index, ids=np.roll(np.array(ids), index)[: len(ids) - index % 2])
+        assert same(*[sampler.sample(batch) for sampler in samplers])
+
+
+def test_stamps_start_over_before_they_run_out() -> None:
+    numbering = Stamps(100)
+    numbering._base = np.iinfo(np.int32).max - 130  # room for one more batch of 40 nodes
+    for ids in (np.arange(40), np.arange(20, 60), np.arange(100)):
+        out = np.empty(len(ids), dtype=np.int32)
+        numbering.begin(ids[:5])
+        numbering.number(ids[::-1].copy(), out)
+        assert numbering.count == len(ids)
+        assert numbering.ids[out].tolist() == ids[::-1].tolist()
