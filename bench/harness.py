@@ -6,8 +6,10 @@ A case is a function `run(quick, folder) -> Report`. A row compares us with a pe
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from gnnsys.units import format_size
 Report = dict[str, Any]
 
 _DROP = Path("/proc/sys/vm/drop_caches")
-_PACKAGES = ("gnnsys", "numpy", "torch", "numba", "xxhash", "torch_geometric")
+_PACKAGES = ("gnnsys", "numpy", "torch", "numba", "xxhash", "torch_geometric", "dgl")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -52,21 +54,28 @@ def spread(samples: Sequence[float]) -> dict[str, Any]:
 
 
 def row(
-    case: str, metric: str, unit: str, ours: Sequence[float], peer_name: str, peer: Sequence[float]
+    case: str,
+    metric: str,
+    unit: str,
+    ours: Sequence[float],
+    peer_name: str,
+    peer: Sequence[float] | str,
+    *,
+    less_is_better: bool = False,
 ) -> dict[str, Any]:
-    """One line of the table, of medians; the ratio says how many times the peer's figure ours is."""
-    mine, other = statistics.median(ours), statistics.median(peer)
-    return {
-        "case": case,
-        "metric": metric,
-        "unit": unit,
-        "ours": mine,
-        "peer_name": peer_name,
-        "peer": other,
-        "ratio": mine / other if other else None,
-        "ours_samples": list(ours),
-        "peer_samples": list(peer),
-    }
+    """One line of the table, of medians. A ratio above 1 says how many times better ours is.
+
+    Args:
+        peer: samples, or the reason why there are none: then peer and ratio are null.
+    """
+    mine = statistics.median(ours)
+    made = {"case": case, "metric": metric, "unit": unit, "ours": mine, "peer_name": peer_name}
+    if isinstance(peer, str):
+        return {**made, "peer": None, "ratio": None, "reason": peer, "ours_samples": list(ours)}
+    other = statistics.median(peer)
+    over, under = (other, mine) if less_is_better else (mine, other)
+    ratio = over / under if under else None
+    return {**made, "peer": other, "ratio": ratio, "ours_samples": list(ours), "peer_samples": list(peer)}
 
 
 def report(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], **extra: Any) -> Report:
@@ -185,6 +194,30 @@ def run_child(arguments: Sequence[str], *, prefix: Sequence[str] = (), timeout_s
     if child.returncode:
         raise RuntimeError(f"{' '.join(arguments)} ended with {child.returncode}:\n{child.stderr[-2000:]}")
     return child.stdout
+
+
+def contestants(
+    module: str, names: Sequence[str], folder: Path, repeats: int, prefix: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """What `python -m module NAME FOLDER REPEATS` prints as JSON, each contestant in a process of its own.
+
+    One that fails, because a package is not there, say, has `failed`: the line of its error.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        try:
+            found[name] = json.loads(
+                run_child([module, name, str(folder), str(repeats)], prefix=prefix).splitlines()[-1]
+            )
+        except RuntimeError as error:
+            lines = [line for line in str(error).splitlines() if re.match(r"[\w.]+Error: ", line)]
+            found[name] = {"failed": lines[-1] if lines else str(error).splitlines()[0]}
+    return found
+
+
+def samples(found: Mapping[str, Any], key: str) -> Any:
+    """Samples of a contestant, or why there are none: what `row` takes for a peer."""
+    return found.get("failed") or found[key]
 
 
 @contextmanager

@@ -28,14 +28,14 @@ def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def rows_table(rows: Iterable[Mapping[str, Any]]) -> str:
     """Benchmark rows: ours beside the peer's, and how many times better."""
     return markdown_table(
-        ("case", "metric", "ours", "peer", "", "ratio"),
+        ("case", "metric", "ours", "peer", "peer's", "ratio"),
         (
             (
                 r["case"],
                 r["metric"],
                 _figure(r["ours"], r["unit"]),
                 r["peer_name"],
-                _figure(r["peer"], r["unit"]),
+                _figure(r["peer"], r["unit"]) if r["peer"] is not None else r["reason"],
                 _x(r["ratio"]),
             )
             for r in rows

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from dgl import DGLGraph
     from torch_geometric.data import Data
 
 _T = TypeVar("_T")
@@ -134,3 +135,9 @@ class Batch:
         from gnnsys.interop.pyg import batch_to_pyg
 
         return batch_to_pyg(self)
+
+    def to_dgl(self) -> list[DGLGraph]:
+        """One `dgl` block per hop, outermost first."""
+        from gnnsys.interop.dgl import batch_to_dgl
+
+        return batch_to_dgl(self)

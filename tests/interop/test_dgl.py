@@ -1,0 +1,48 @@
+"""DGL blocks are views of a Batch; without DGL the error says so."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from gnnsys.errors import MissingDependencyError
+from gnnsys.interop import dgl as adapter
+
+CHECK = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import numpy as np, torch
+import gnnsys as gs
+store = gs.ingest("synthetic:powerlaw:nodes=2000,edges=20000,feat=4,classes=2,train=0.2,seed=1", sys.argv[1], memory="64MiB")
+with gs.Loader(store, fanouts=[5, 3], batch_size=32) as loader:
+    batch = next(iter(loader))
+blocks = batch.to_dgl()
+assert len(blocks) == 2
+for block, ours in zip(blocks, batch.blocks, strict=True):
+    assert (block.num_src_nodes(), block.num_dst_nodes(), block.num_edges()) == (ours.num_src, ours.num_dst, ours.num_edges)
+    assert torch.equal(block.srcdata["_ID"][: ours.num_dst], block.dstdata["_ID"])
+    into, sources = block.edges()[1], block.edges()[0]
+    assert torch.equal(sources, ours.indices.long()) and torch.equal(into, ours.dst_index())
+assert torch.equal(blocks[0].srcdata["_ID"], batch.n_id) and torch.equal(blocks[-1].dstdata["_ID"], batch.seeds)
+"""
+
+
+def test_without_dgl_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.delitem(sys.modules, "dgl", raising=False)
+    with pytest.raises(
+        MissingDependencyError, match=r"GS-DEP-002: the package dgl is not installed(?s:.*)gnnsys\[dgl\]"
+    ):
+        adapter.import_dgl()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("dgl") is None, reason="dgl is not installed (make bench installs it)")
+def test_blocks_are_those_of_the_batch(tmp_path) -> None:
+    # in a process of its own: importing dgl changes warnings, threads and the environment
+    child = subprocess.run(
+        [sys.executable, "-c", CHECK, str(tmp_path / "s")], capture_output=True, text=True, check=False
+    )
+    assert child.returncode == 0, child.stderr
