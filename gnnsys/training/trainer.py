@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,39 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY_S = 300.0
 _LOG_EVERY_STEPS = 50
+
+
+@dataclass
+class _Sums:
+    """What the batches of one step add up to."""
+
+    loss: float = 0.0
+    count: int = 0
+    seeds: int = 0
+    nodes: int = 0
+    edges: int = 0
+    bytes_read: int = 0
+    wait_s: float = 0.0
+    read_s: float = 0.0
+    wall_s: float = 0.0
+    batch: int = -1
+    """Number of the last one."""
+
+    def add(self, batch: Batch) -> None:
+        self.seeds += batch.batch_size
+        self.nodes += len(batch.n_id)
+        self.edges += batch.blocks[0].num_edges if batch.blocks else 0
+        self.bytes_read += int(batch.io.get("bytes_read", 0))
+        self.wait_s += batch.io.get("wait_s", 0.0)
+        self.read_s += batch.io.get("read_s", 0.0)
+        self.batch = batch.index
+
+    def to_event(self) -> dict[str, Any]:
+        """`io_ms` passes in the loader's threads, the rest of `wall_ms` is either waiting for them or computing."""
+        times = {"wall": self.wall_s, "wait": self.wait_s, "io": self.read_s, "compute": self.wall_s - self.wait_s}
+        rounded = {f"{name}_ms": round(1000 * seconds, 3) for name, seconds in times.items()}
+        loss = self.loss / max(self.count, 1)
+        return {"loss": loss, "batch": self.batch, "nodes": self.nodes, "edges": self.edges, **rounded}
 
 
 class Trainer:
@@ -69,7 +103,7 @@ class Trainer:
         self._stop = stop or threading.Event()
         self._outputs = keyed_outputs(task)
         self._mark = self._saved_at = time.monotonic()
-        self._step_loss, self._step_count = 0.0, 0
+        self._sums = _Sums()
 
     def fit(self) -> TrainState:
         """Train to the end; returns the final state.
@@ -119,12 +153,12 @@ class Trainer:
 
     def _start_step(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        self._step_loss, self._step_count, self._step_bytes = 0.0, 0, 0
+        self._sums = _Sums()
 
     def _accumulate(self, batch: Batch, micro: int) -> None:
         """Add the gradients of one batch, not yet divided by the count of the step."""
-        key, begun = (self.config.seed, self.state.step, micro), time.monotonic()
-        self._step_bytes += int(batch.io.get("bytes_read", 0))
+        key = (self.config.seed, self.state.step, micro)
+        self._sums.add(batch)
         batch = self._before(batch.to(self._device))
         with random_from(derive(*key), self._device):
             out = self._outputs(self.model, batch, key)
@@ -135,32 +169,26 @@ class Trainer:
             loss.backward()
         if not all(bool(torch.isfinite(grad).all()) for grad in self._gradients()):
             self._refuse_nan("a gradient is not finite", batch)
-        self._step_loss += value
-        self._step_count += int(count)
+        self._sums.loss += value
+        self._sums.count += int(count)
         if hasattr(self.task, "after_step"):
             self.task.after_step(out.detach(), batch)
-        self._seen = {
-            "batch": batch.index,
-            "nodes": len(batch.n_id),
-            "edges": batch.blocks[0].num_edges if batch.blocks else 0,
-            "wait_ms": round(1000 * batch.io.get("wait_s", 0.0), 3),
-            "io_ms": round(1000 * batch.io.get("read_s", 0.0), 3),
-            "compute_ms": round(1000 * (time.monotonic() - begun), 3),
-        }
 
     def _finish_step(self, batches: int) -> None:
         """Divide by the number of losses, take the optimizer's step and count it."""
-        state = self.state
-        if self._step_count:
+        state, sums = self.state, self._sums
+        if sums.count:
             for grad in self._gradients():
-                grad.div_(self._step_count)
+                grad.div_(sums.count)
             self.optimizer.step()
         state.step += 1
         state.batches = batches
-        state.loss_sum += self._step_loss
-        state.count += self._step_count
-        state.bytes_read += self._step_bytes
-        self._tick()
+        state.loss_sum += sums.loss
+        state.count += sums.count
+        state.seeds += sums.seeds
+        state.edges += sums.edges
+        state.bytes_read += sums.bytes_read
+        sums.wall_s = self._tick()
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -170,9 +198,8 @@ class Trainer:
         state = self.state
         self._progress("train", state.epoch + state.batches / len(self.loader), self.config.epochs)
         if state.step % _LOG_EVERY_STEPS == 1 or self._stop.is_set():
-            loss = self._step_loss / max(self._step_count, 1)
             lr = self.optimizer.param_groups[0]["lr"]
-            self._events.write("step", step=state.step, epoch=state.epoch, loss=loss, lr=lr, **self._seen)
+            self._events.write("step", step=state.step, epoch=state.epoch, lr=lr, **self._sums.to_event())
         if state.batches == len(self.loader):
             return
         every = self.config.checkpoint_steps
@@ -189,18 +216,21 @@ class Trainer:
             bytes_read=state.bytes_read,
             bytes_planned=self.loader.planned_bytes(state.epoch),
         )
+        rates = {"wall_s": state.seconds} | {
+            f"{what}_per_s": round(getattr(state, what) / max(state.seconds, 1e-9), 1) for what in ("seeds", "edges")
+        }
         self.loader.set_epoch(state.epoch + 1)  # lets go of this epoch's buffers: evaluation needs the room
         due = (state.epoch + 1) % self.config.eval_every == 0 or state.epoch + 1 == self.config.epochs
         record.valid = self._evaluate() if due else None
-        epoch, count = state.epoch, state.count
+        epoch = state.epoch
         state.end_epoch(record)
         self._note_best(epoch)
-        speed = count / record.seconds if record.seconds else None
-        self._events.write(
-            "epoch", epoch=epoch, loss=record.loss, wall_s=record.seconds, seeds_per_s=speed, valid=record.valid
-        )
+        self._events.write("epoch", epoch=epoch, loss=record.loss, metrics=self._metrics(record), **rates)
         self.checkpoint()
         self._raise_when_stopped()
+
+    def _metrics(self, record: EpochRecord) -> dict[str, dict[str, float]]:
+        return {} if record.valid is None else {"valid": {self.task.metric.name: record.valid}}
 
     def _note_best(self, epoch: int) -> None:
         """Keep the first epoch with the best value; without values the last epoch counts as best."""
@@ -239,10 +269,12 @@ class Trainer:
         wall_ms = round(1000 * (self._saved_at - started), 1)
         self._events.write("checkpoint", path=path.name, step=self.state.step, wall_ms=wall_ms)
 
-    def _tick(self) -> None:
-        now = time.monotonic()
-        self.state.seconds += now - self._mark
-        self._mark = now
+    def _tick(self) -> float:
+        """Count the seconds since the last call, or the start of the epoch, and return them."""
+        passed = time.monotonic() - self._mark
+        self.state.seconds += passed
+        self._mark += passed
+        return passed
 
     def _before(self, batch: Batch) -> Batch:
         replaced = self.task.before_step(batch) if hasattr(self.task, "before_step") else None

@@ -1,5 +1,7 @@
 """Checkpoints: complete or absent, verified byte by byte, never falling back in silence."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,33 @@ def test_equal_checkpoints_are_equal_bytes(tmp_path: Path) -> None:
     for name in names(tmp_path / "a" / "ckpt-000001"):
         a, b = ((tmp_path / folder / "ckpt-000001" / name).read_bytes() for folder in ("a", "b"))
         assert a == b
+
+
+def test_a_checkpoint_is_durable_before_it_gets_its_name_and_before_latest_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def short(path: str | Path) -> str:
+        return re.sub(r"\.tmp[-.].*", ".tmp", str(Path(path).relative_to(tmp_path)))
+
+    def logged_fsync(fd: int) -> None:
+        log.append(f"sync {short(Path(f'/proc/self/fd/{fd}').readlink())}")
+        fsync(fd)
+
+    def logged_replace(source: Path, target: Path) -> Path:
+        log.append(f"name {short(target)}")
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "replace", logged_replace)
+    Checkpoints(tmp_path, "d").commit(checkpoint(1))
+    # a file's name ends where the temporary folder's begins: five files and the folder itself
+    assert log == [
+        *["sync ckpt-000001.tmp"] * 5,
+        *("name ckpt-000001", "sync .", "sync .latest.tmp", "name latest", "sync ."),
+    ]
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:

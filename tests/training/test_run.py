@@ -536,6 +536,19 @@ def test_the_folder_tells_what_happened(train: Train) -> None:
     ]
 
 
+def test_events_say_where_it_ran_and_where_the_time_went(train: Train, store: gs.Store) -> None:
+    events = list(read_events(train(micro_batches=2).path / "events.jsonl"))
+    start, step, epoch = (next(e for e in events if e["kind"] == kind) for kind in ("run_start", "step", "epoch"))
+    assert start["dataset_digest"] == store.digest
+    assert start["argv"]
+    assert start["host"].keys() >= {"cores", "ram", "gpu"}
+    assert step["wall_ms"] == pytest.approx(step["wait_ms"] + step["compute_ms"], abs=0.002)
+    assert step["io_ms"] >= 0
+    assert epoch["seeds_per_s"] == pytest.approx(80 / epoch["wall_s"], abs=0.1)
+    assert epoch["edges_per_s"] > epoch["seeds_per_s"]
+    assert epoch["metrics"]["valid"]["acc"] == next(e for e in events if e["kind"] == "eval")["metrics"]["acc"]
+
+
 def test_how_a_run_ended_is_in_its_events(train: Train, tmp_path: Path) -> None:
     with pytest.raises(InterruptedWorkError):
         train(stop=StopAfter(5))
