@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from gnnsys.errors import ConfigError
+
 if TYPE_CHECKING:
     from dgl import DGLGraph
     from torch_geometric.data import Data
@@ -26,7 +28,7 @@ def _map_tensors(value: _T, move: Callable[[Tensor], Tensor]) -> _T:
     out: Any = value
     if isinstance(value, Tensor):
         out = move(value)
-    elif isinstance(value, Block | Batch):
+    elif isinstance(value, Block | FoldedBlock | Batch):
         out = replace(value, **{f.name: _map_tensors(getattr(value, f.name), move) for f in fields(value)})
     elif isinstance(value, tuple):
         out = tuple(_map_tensors(v, move) for v in value)
@@ -70,7 +72,60 @@ class Block:
         counts = torch.diff(self.indptr).to(torch.int64)
         return torch.repeat_interleave(torch.arange(self.num_dst, device=counts.device), counts)
 
+    def linear_weights(self, how: str, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+        """What rows count in a linear aggregation: of every edge (E,), None for 1, and of every destination's own row
+        (D,), None for 0. The formulas are those of `gnnsys.aggregate`.
+
+        Raises:
+            ValueError: `how` is not one of `sum`, `mean`, `gcn`.
+        """
+        if how == "sum":
+            return None, None
+        counts = torch.diff(self.indptr)
+        if how == "mean":
+            return self._per_edge(counts.clamp(min=1).to(dtype).reciprocal(), counts), None
+        if how == "gcn":
+            scale = (self.degree.to(dtype) + 1).rsqrt()
+            own = scale[: self.num_dst]
+            seen = self.degree[: self.num_dst].to(dtype) / counts.clamp(min=1)
+            return self._per_edge(own * seen, counts) * scale[self.indices], own.square()
+        raise ValueError(f"how is {how!r}, expected sum, mean or gcn")
+
+    def _per_edge(self, value: Tensor, counts: Tensor) -> Tensor:
+        """(E,): the value (D,) of the destination of every edge."""
+        return torch.repeat_interleave(value, counts, output_size=self.num_edges)
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Block:
+        return _map_tensors(self, lambda t: t.to(device, non_blocking=non_blocking))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldedBlock:
+    """The outermost block of a pre-aggregated pack: what every destination receives, computed when it was packed.
+
+    Shapes: D destinations, F columns. Its sources were left behind: `num_src` is D too.
+    """
+
+    sums: Tensor
+    """(D, F) float32, or float16 or bfloat16 where the table is: the aggregate of every destination."""
+    how: str
+    """`sum`, `mean` or `gcn`, as in `gnnsys.aggregate`."""
+    degree: Tensor
+    """(D,) int32; in-degree of every destination in the whole graph."""
+    num_edges: int
+    """Edges that were folded into it."""
+    rows: Tensor | None = None
+    """The rows that a layer is given beside it, when known: of others it cannot tell the aggregate."""
+
+    @property
+    def num_src(self) -> int:
+        return self.num_dst
+
+    @property
+    def num_dst(self) -> int:
+        return len(self.degree)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FoldedBlock:
         return _map_tensors(self, lambda t: t.to(device, non_blocking=non_blocking))
 
 
@@ -79,7 +134,7 @@ class Batch:
     """One mini-batch: seeds, the nodes around them, their rows and labels.
 
     Shapes: B seeds, N nodes, L hops, F feature columns, P pairs. `x` and `y` are None when the loader was told not
-    to read them.
+    to read them. From a pre-aggregated pack, `blocks[0]` is a FoldedBlock and N counts the nodes within L - 1 hops.
     """
 
     seeds: Tensor
@@ -87,13 +142,13 @@ class Batch:
     n_id: Tensor
     """(N,) int64 global ids; the first B are the seeds, then ring by ring."""
     num_nodes: tuple[int, ...]
-    """L + 1 cumulative counts: `num_nodes[h]` nodes lie within h hops of the seeds."""
-    blocks: tuple[Block, ...]
+    """Cumulative counts: `num_nodes[h]` nodes lie within h hops of the seeds; the last one is N."""
+    blocks: tuple[Block | FoldedBlock, ...]
     """One block per hop, outermost first: `blocks[0]` reads `x`, `blocks[-1]` ends at the seeds."""
     degree: Tensor
     """(N,) int32 in-degree of every node in the whole graph, edges hidden from the sampler not counted."""
     x: Tensor | dict[str, Tensor] | None = None
-    """(N, F) rows as stored, or one tensor per table name."""
+    """(N, F) rows as stored, or one tensor per table name; (N, 0) from a pre-aggregated pack that leaves them out."""
     y: Tensor | None = None
     """(B,) int64 labels of the seeds, -1 where unlabelled."""
     pool_index: int = 0
@@ -112,13 +167,33 @@ class Batch:
     io: Mapping[str, float] = field(default_factory=dict)
     """What it cost to make this batch: `bytes_read` and seconds per stage."""
 
+    @property
+    def sampled_blocks(self) -> tuple[Block, ...]:
+        """`blocks` with every edge in them.
+
+        Raises:
+            ConfigError: the batch is of a pre-aggregated pack, whose outermost edges were folded into its rows.
+        """
+        found = tuple(block for block in self.blocks if isinstance(block, Block))
+        if len(found) < len(self.blocks):
+            raise ConfigError(
+                "GS-CFG-606",
+                "the outermost edges of a pre-aggregated pack were folded into its rows: they cannot be listed",
+                hint="Use a model with layers that declare aggregates_input, or load the pack with rows='direct'.",
+            )
+        return found
+
     @cached_property
     def edge_index(self) -> Tensor:
-        """(2, E) int64, source above destination: what PyG convolutions take."""
-        if not self.blocks:
+        """(2, E) int64, source above destination: what PyG convolutions take.
+
+        Raises:
+            ConfigError: see `sampled_blocks`.
+        """
+        blocks = self.sampled_blocks
+        if not blocks:
             return torch.empty((2, 0), dtype=torch.int64, device=self.seeds.device)
-        outermost = self.blocks[0]
-        return torch.stack([outermost.indices.to(torch.int64), outermost.dst_index()])
+        return torch.stack([blocks[0].indices.to(torch.int64), blocks[0].dst_index()])
 
     @property
     def batch_size(self) -> int:

@@ -29,11 +29,11 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gnnsys.batch import Block
+from gnnsys.batch import Block, FoldedBlock
+from gnnsys.errors import ConfigError
 
 How = Literal["sum", "mean", "max", "gcn"]
 
@@ -68,30 +68,27 @@ def aggregate(block: object, h: Tensor, how: How) -> Tensor:
 def _aggregate_csr(block: Block, h: Tensor, how: How) -> Tensor:
     if how == "max":
         return functional.embedding_bag(block.indices, h, block.indptr, mode="max", include_last_offset=True)
-    if how == "sum":
-        return _weighted_sum(block, h, None)
-    counts = torch.diff(block.indptr)
-    if how == "mean":
-        return _weighted_sum(block, h, _per_edge(block, counts.clamp(min=1).to(h.dtype).reciprocal(), counts))
-    if how == "gcn":
-        return _gcn(block, h, counts)
-    raise ValueError(f"how is {how!r}, expected sum, mean, max or gcn")
-
-
-def _gcn(block: Block, h: Tensor, counts: Tensor) -> Tensor:
-    scale = (block.degree.to(h.dtype) + 1).rsqrt()
-    own = scale[: block.num_dst]
-    seen = block.degree[: block.num_dst].to(h.dtype) / counts.clamp(min=1)
-    weight = _per_edge(block, own * seen, counts) * scale[block.indices]
-    return _weighted_sum(block, h, weight).addcmul_(h[: block.num_dst], own.square().unsqueeze(1))
-
-
-def _per_edge(block: Block, value: Tensor, counts: Tensor) -> Tensor:
-    """(E,): the value (D,) of the destination of every edge."""
-    return torch.repeat_interleave(value, counts, output_size=block.num_edges)
-
-
-def _weighted_sum(block: Block, h: Tensor, weight: Tensor | None) -> Tensor:
-    return functional.embedding_bag(
+    weight, own = block.linear_weights(how, h.dtype)
+    out = functional.embedding_bag(
         block.indices, h, block.indptr, mode="sum", per_sample_weights=weight, include_last_offset=True
     )
+    return out if own is None else out.addcmul_(h[: block.num_dst], own.unsqueeze(1))
+
+
+@aggregate.register
+def _aggregate_folded(block: FoldedBlock, h: Tensor, how: How) -> Tensor:
+    """The stored aggregate, of the rows that the pack was made from and of nothing else."""
+    if how != block.how:
+        raise ConfigError(
+            "GS-CFG-607",
+            f"the pack was pre-aggregated with {block.how!r}, the first layer asks for {how!r}",
+            hint=f"Pack again with --aggregate {how}, or load this pack with rows='direct'.",
+        )
+    if block.rows is not None and h is not block.rows:
+        raise ConfigError(
+            "GS-CFG-607",
+            "the first layer changes its rows before it aggregates them (dropout, a linear map): a pre-aggregated pack "
+            "cannot know the result",
+            hint="Aggregate first, or load this pack with rows='direct'.",
+        )
+    return block.sums.to(h.dtype)

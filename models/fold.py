@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gnnsys.batch import Batch
+from gnnsys.batch import Batch, FoldedBlock
 from gnnsys.errors import ConfigError
 from gnnsys.keys import derive
 from gnnsys.models.randomness import random_from
@@ -40,12 +40,17 @@ def fold(model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> 
             `derive(*key, l)` and put back afterwards. A model without `layers` counts as layer 0.
 
     Raises:
-        ConfigError: forward's parameters fit no style, or there are more or fewer layers than hops.
+        ConfigError: forward's parameters fit no style, there are more or fewer layers than hops, or the batch is of
+            a pre-aggregated pack that does not fit the first layer.
     """
     style = call_style(type(model))
     if batch.x is None:
         raise ConfigError("GS-CFG-601", "the batch has no rows", hint="Give the Loader with_x=True.")
     x = float_rows(batch.x)
+    outermost = batch.blocks[0] if batch.blocks else None
+    if isinstance(outermost, FoldedBlock):
+        refuse_folded(model, outermost.how)
+        batch = replace(batch, blocks=(replace(outermost, rows=x), *batch.blocks[1:]))
     layers = layers_of(model)
     if layers is None:
         return _seeded(lambda: _whole(model, style, x, batch), key, 0, batch)
@@ -59,6 +64,29 @@ def fold(model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> 
     for number, (layer, block) in enumerate(zip(layers, batch.blocks, strict=True)):
         h = _seeded(lambda layer=layer, h=h, block=block: layer(h, block), key, number, batch)
     return h
+
+
+def refuse_folded(model: nn.Module, how: str) -> None:
+    """Raise ConfigError unless the first layer of `model` can be served by a pack pre-aggregated with `how`."""
+    declared = aggregates_input(model)
+    if declared == how:
+        return
+    layers = layers_of(model)
+    who = type(layers[0] if layers else model).__name__
+    does = f"aggregates its rows with {declared!r}" if declared else "declares no linear aggregation of its rows"
+    raise ConfigError(
+        "GS-CFG-605",
+        f"the pack was pre-aggregated with {how!r}, but the first layer, {who}, {does}",
+        hint="Attention, edge weights and dropout before the aggregation cannot be folded: load with rows='direct', "
+        "or pack again without --aggregate.",
+    )
+
+
+def aggregates_input(model: nn.Module) -> str | None:
+    """How the first layer of `model` aggregates its rows as they were given: `sum`, `mean`, `gcn`; None when it does
+    something else with them first, or does not say."""
+    layers = layers_of(model)
+    return getattr(layers[0], "aggregates_input", None) if layers else None
 
 
 def layers_of(model: nn.Module) -> list[nn.Module] | None:

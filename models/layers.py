@@ -1,14 +1,17 @@
-"""The layers that our networks are made of: SAGE, GCN and dense, each with its activation and dropout.
+"""The layers that our networks are made of, each with its activation and dropout.
 
 A layer maps h (S, F) to (D, F'): one row per destination of its block, and destinations are the first D sources. A
 hidden layer ends in an activation; `last=True` leaves the plain linear output. All linear maps come after the
 aggregation, so that it may be done ahead of time (pre-aggregated packs) and works on D rows, not on S.
 
-Two class attributes tell layer-wise inference how to save; both are optional in layers of others:
+Attributes tell others what they may do for a layer; all are optional in layers of others:
 
-    reads_neighbours = False     the output of a node depends on its own row alone
+    reads_neighbours = False     the output of a node depends on its own row alone (layer-wise inference)
     only_aggregates = True       neighbours are reached through `aggregate` alone: no row is made per edge, and
-                                 nothing but `num_dst` is asked of the block
+                                 nothing but `num_dst` is asked of the block (layer-wise inference)
+    aggregates_input = "mean"    the layer calls `aggregate(block, h, "mean")` on h as it was given, and reads its own
+                                 rows beside it (not for "gcn", which counts them in): a pre-aggregated pack can serve
+                                 it as the first layer; "sum", "mean" or "gcn"; None or absent when none may
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ class SageLayer(nn.Module):
     """
 
     only_aggregates = True
+    aggregates_input = "mean"
 
     def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0, last: bool = False) -> None:
         super().__init__()
@@ -61,6 +65,7 @@ class GcnLayer(nn.Module):
         super().__init__()
         self.lin = nn.Linear(in_channels, out_channels)
         self.dropout, self.last = dropout, last
+        self.aggregates_input = None if dropout else "gcn"
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -70,6 +75,55 @@ class GcnLayer(nn.Module):
     def forward(self, h: Tensor, block: Block) -> Tensor:
         out = self.lin(_aggregate_dropped(block, h, "gcn", self.dropout if self.training else 0.0))
         return out if self.last else functional.relu(out, inplace=True)
+
+
+class GinLayer(nn.Module):
+    """h'_v = W_2 relu(W_1 ((1 + eps) h_v + sum over u -> v of h_u) + b_1) + b_2, then ReLU and dropout when hidden.
+
+    Xu et al. 2019 (GIN), eq. 4.1, with a learned eps that starts at 0 and an MLP of two layers without batch norm.
+    """
+
+    only_aggregates = True
+    aggregates_input = "sum"
+
+    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0, last: bool = False) -> None:
+        super().__init__()
+        self.lin_in, self.lin_out = nn.Linear(in_channels, out_channels), nn.Linear(out_channels, out_channels)
+        self.eps = nn.Parameter(torch.zeros(()))
+        self.dropout, self.last = dropout, last
+
+    def reset_parameters(self) -> None:
+        self.lin_in.reset_parameters()
+        self.lin_out.reset_parameters()
+        nn.init.zeros_(self.eps)
+
+    def forward(self, h: Tensor, block: Block) -> Tensor:
+        out = aggregate(block, h, "sum") + (1 + self.eps) * h[: block.num_dst]
+        out = self.lin_out(functional.relu(self.lin_in(out), inplace=True))
+        return out if self.last else _activated(out, self.dropout, self.training)
+
+
+class SgcLayer(nn.Module):
+    """h' = A_hat h, with A_hat as `aggregate(..., "gcn")` has it; the last layer adds dropout(.) W + b.
+
+    Wu et al. 2019 (SGC): no activation anywhere. Widths stay as they are until the last layer.
+    """
+
+    only_aggregates = True
+    aggregates_input = "gcn"
+
+    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0, last: bool = False) -> None:
+        super().__init__()
+        self.lin = nn.Linear(in_channels, out_channels) if last else None
+        self.dropout = dropout
+
+    def reset_parameters(self) -> None:
+        if self.lin is not None:
+            self.lin.reset_parameters()
+
+    def forward(self, h: Tensor, block: Block) -> Tensor:
+        out = aggregate(block, h, "gcn")
+        return out if self.lin is None else self.lin(functional.dropout(out, self.dropout, self.training))
 
 
 class DenseLayer(nn.Module):

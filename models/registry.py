@@ -14,12 +14,14 @@ from gnnsys.errors import ConfigError
 from gnnsys.keys import derive
 from gnnsys.models import user_file
 from gnnsys.models.gcn import Gcn
+from gnnsys.models.gin import Gin
 from gnnsys.models.mlp import Mlp
 from gnnsys.models.randomness import random_from
 from gnnsys.models.sage import Sage
+from gnnsys.models.sgc import Sgc
 from gnnsys.models.stack import Stack
 
-NAMES: dict[str, type[Stack]] = {"sage": Sage, "gcn": Gcn, "mlp": Mlp}
+NAMES: dict[str, type[Stack]] = {"sage": Sage, "gcn": Gcn, "gin": Gin, "sgc": Sgc, "mlp": Mlp}
 
 
 def build(
@@ -35,8 +37,8 @@ def build(
     """A new model, initialised from `seed` whatever was drawn before.
 
     Args:
-        name: `sage`, `gcn`, `mlp`, or `path/to/file.py:ClassName`. The file is run: it must be the user's own,
-            never a path found in data.
+        name: `sage`, `gcn`, `gin`, `sgc`, `mlp`, or `path/to/file.py:ClassName`. The file is run: it must be the
+            user's own, never a path found in data.
         in_channels, hidden_channels, num_layers, out_channels, dropout: passed to the class by keyword.
         seed: of the parameters.
 

@@ -4,6 +4,10 @@
     g000000/cache/     rows kept in memory         g000000/rows/      one run of rows per batch, in batch order
 
 Row i of a batch comes from slot s = slots[i]: from cache row s when s < C, else from row s - C of the batch's run.
+A pre-aggregated generation has such rows for the nodes within L - 1 hops, or none, and beside them
+
+    g000000/aggregates/   what the destinations of the outermost block receive (storage/aggregates.py)
+
 The table of files is in docs/formats.md, Pack.
 """
 
@@ -19,6 +23,7 @@ import numpy as np
 import xxhash
 
 from gnnsys.errors import ConfigError, CorruptStoreError, GnnsysError
+from gnnsys.storage.aggregates import KEEP_OWN, Aggregates
 from gnnsys.storage.checksums import chunk_sum, digest, digest_file
 from gnnsys.storage.direct import DirectFile, aligned_buffer
 from gnnsys.storage.files import PAGE, open_read, raw_bytes, read_into, round_up
@@ -29,8 +34,10 @@ from gnnsys.storage.writer import read_array
 
 FORMAT = "gnnsys-generation"
 VERSION = 1
+LAYOUTS = ("packed", "pre-aggregated", "direct")
 PARTS = ("slots", "cache", "rows")
-"""Folders of a generation, beside its pool."""
+"""Folders of a generation, beside its pool and aggregates."""
+AGGREGATES = "aggregates"
 SLOTS, SLOT_OFFSET, SLOT_HASH = "slots/slots.bin", "slots/offset.bin", "slots/hash.bin"
 CACHE_NODES, CACHE_ROWS = "cache/nodes.bin", "cache/rows.bin"
 ROW_SHARD, ROW_OFFSET, ROW_COUNT, ROW_SUM = "rows/shard.bin", "rows/offset.bin", "rows/count.bin", "rows/sum.bin"
@@ -49,13 +56,15 @@ class Generation:
     Shapes: K batches, n nodes of a batch, C cached rows, B bytes a row.
 
     Attributes:
-        layout: `packed`, or `direct` (rows are in the Store; nothing but `pool` and `plan` is here).
+        layout: `packed`, `pre-aggregated`, or `direct` (rows are in the Store; nothing but `pool` and `plan` is here).
+        has_rows: slots, cache and runs are here; not when `direct`, nor where a folded layer needs no rows of its own.
+        hops: the rows are those of nodes within so many.
         row_bytes, columns, dtype: B, F and the safetensors name of the values.
         num_cached: C.
         count: (K,) int64 rows of every run.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, verify: str = "first") -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, pool: Pool | None = None, verify: str = "first") -> None:
         if verify not in VERIFY:
             raise ConfigError("GS-CFG-300", f"verify is {verify!r}; it must be one of {', '.join(VERIFY)}")
         self.path = path
@@ -63,6 +72,8 @@ class Generation:
         self._verify = verify
         try:
             self.layout = str(manifest.parameters["layout"])
+            how = manifest.parameters["aggregate"] if self.layout == "pre-aggregated" else None
+            self.has_rows = self.layout == "packed" or (how is not None and KEEP_OWN[str(how)])
             self.num_cached = int(manifest.counts["cached"])
             self.row_bytes, self.columns = int(manifest.counts["row_bytes"]), int(manifest.counts["columns"])
             self.dtype = str(manifest.counts["dtype"])
@@ -71,14 +82,17 @@ class Generation:
                 raise ValueError("a row size that dtype and columns give")
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptStoreError("GS-STORE-001", f"{path}: the manifest lacks {error}", hint=_MEND) from error
-        if self.layout == "packed":
-            self._open_packed()
+        if pool is not None:
+            self.pool = pool
+        if self.has_rows:
+            self._open_rows()
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: str = "first") -> Generation:
+    def open(cls, path: str | Path, *, pool: Pool | None = None, verify: str = "first") -> Generation:
         """The generation in folder `path`; its index is read and verified.
 
         Args:
+            pool: its batches, where they do not lie in its own folder.
             verify: check slots and runs on their `first` read through this object, `always`, or `off`.
 
         Raises:
@@ -87,7 +101,7 @@ class Generation:
             VersionError: a newer gnnsys wrote it.
         """
         path = Path(path)
-        return cls(path, read_manifest(path, FORMAT, VERSION), verify=verify)
+        return cls(path, read_manifest(path, FORMAT, VERSION), pool=pool, verify=verify)
 
     @property
     def id(self) -> str:
@@ -110,6 +124,24 @@ class Generation:
                 "GS-STORE-008", f"{pool.path}: is not the pool that {self.path} was packed from", hint=_MEND
             )
         return pool
+
+    @property
+    def hops(self) -> int:
+        return self.pool.hops - (self.layout == "pre-aggregated")
+
+    @cached_property
+    def aggregates(self) -> Aggregates | None:
+        """What the outermost blocks were folded into; None unless `pre-aggregated`.
+
+        Raises:
+            CorruptStoreError: others lie there than the manifest says.
+        """
+        if self.layout != "pre-aggregated":
+            return None
+        found = Aggregates.open(self.path / AGGREGATES, self.pool, verify=self._verify)
+        if found.manifest.digest != self.manifest.counts.get("aggregates"):
+            raise CorruptStoreError("GS-STORE-008", f"{found.path}: are not those of {self.path}", hint=_MEND)
+        return found
 
     @cached_property
     def plan(self) -> StoredPlan:
@@ -183,18 +215,19 @@ class Generation:
 
     def planned_bytes(self, k: int) -> int:
         """Bytes that reading the slots and the run of batch k requests."""
-        return self.slots_bytes(k) + self.run_bytes(k) if self.layout == "packed" else 0
+        return self.slots_bytes(k) + self.run_bytes(k) if self.has_rows else 0
 
     def verify(self, deep: bool = False) -> list[str]:
-        """Problems found, one sentence each; `deep` reads every byte of pool, cache, slots and runs again."""
+        """Problems found, one sentence each; `deep` reads every byte of pool, cache, slots, runs, aggregates again."""
         return list(self._problems(deep))
 
     def close(self) -> None:
         """Close every file."""
-        for file in (*self._shards, self._slot_file) if self.layout == "packed" else ():
+        for file in (*self._shards, self._slot_file) if self.has_rows else ():
             file.close()
-        if "pool" in self.__dict__:
-            self.pool.close()
+        for part in ("pool", "aggregates"):
+            if self.__dict__.get(part) is not None:
+                self.__dict__[part].close()
 
     def _read_slots(self, k: int, buffer: np.ndarray | None) -> tuple[np.ndarray, int]:
         data = aligned_buffer(self.slots_bytes(k)) if buffer is None else buffer[: self.slots_bytes(k)]
@@ -217,9 +250,9 @@ class Generation:
             self._runs_good[k] = True
         return rows, asked
 
-    def _open_packed(self) -> None:
+    def _open_rows(self) -> None:
         """Read the index, check that it tells one story with the sizes of the files, open them."""
-        self._num_nodes = self.pool.num_nodes[:, -1]
+        self._num_nodes = self.pool.num_nodes[:, self.hops]
         read = {path: self._column(path) for path in _INDEX}
         self._slot_offset, self._slot_hash = read[SLOT_OFFSET], read[SLOT_HASH]
         self._shard, self._offset = read[ROW_SHARD].astype(np.int64), read[ROW_OFFSET]
@@ -276,8 +309,8 @@ class Generation:
     def _problems(self, deep: bool) -> Iterator[str]:
         checks: list[Callable[[], Any]] = [partial(read_plan, self.path)]
         checks += [partial(self._check_file, entry, deep) for entry in self.manifest.files]
-        if deep and self.layout == "packed":
-            again = Generation(self.path, self.manifest, verify="always")
+        if deep and self.has_rows:
+            again = Generation(self.path, self.manifest, pool=self.pool, verify="always")
             checks += [
                 partial(check, k) for k in range(len(self.count)) for check in (again._deep_slots, again._deep_run)
             ]
@@ -286,6 +319,10 @@ class Generation:
                 check()
             except GnnsysError as error:
                 yield error.message
+        try:
+            yield from self.aggregates.verify(deep) if self.aggregates else ()
+        except GnnsysError as error:
+            yield error.message
         yield from self.pool.verify(deep)
 
     def _deep_slots(self, k: int) -> None:

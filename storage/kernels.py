@@ -62,6 +62,31 @@ def gather_two(first, second, where, out):
 
 
 @numba.njit(nogil=True, cache=True)
+def weighted_sums(first, second, where, indptr, indices, weights, own, out):
+    """out (D, F) float32 <- per destination, in edge order: sum of weights[e] * row of source indices[e], then
+    own[v] * its own row when own is not empty. Row w of a node is first[w] when w < len(first), else second[w -
+    len(first)]: all (.., F) float32, where (n,) integer, weights (E,), own (D,) or (0,) float32.
+
+    Products are rounded before they are added, so the bytes are the same on every processor.
+    """
+    split = first.shape[0]
+    for v in range(indptr.shape[0] - 1):
+        out[v] = 0
+        for e in range(indptr[v], indptr[v + 1]):
+            w = np.int64(where[indices[e]])
+            _add(out[v], weights[e], first[w] if w < split else second[w - split])
+        if own.shape[0]:
+            w = np.int64(where[v])
+            _add(out[v], own[v], first[w] if w < split else second[w - split])
+
+
+@numba.njit(inline="always")
+def _add(total, weight, row):
+    for column in range(total.shape[0]):
+        total[column] += weight * row[column]
+
+
+@numba.njit(nogil=True, cache=True)
 def gather(rows, where, out):
     """out (n, B) <- rows[where]: rows (R, B) uint8, where (n,) integer, all C-contiguous."""
     gather_two(rows, rows, where, out)

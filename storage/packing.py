@@ -5,6 +5,9 @@
     3 rows      runs of all batches and the cache        (storage/scatter.py, one pass over the features)
     4 commit    cache in its final order, index columns, manifest
 
+A pre-aggregated generation is first packed plainly in scratch and folded batch by batch (storage/folding.py); the
+steps above are then those of the rows that its first layer reads beside the aggregates.
+
 Every step continues where a kill left it. What decides the bytes is the pool, the features, the layout, the number
 of cached rows and the shard size; never memory, workers or where a range of the scan ended.
 """
@@ -12,8 +15,8 @@ of cached rows and the shard size; never memory, workers or where a range of the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,12 @@ import numpy as np
 from gnnsys.budget import Budget
 from gnnsys.errors import CorruptStoreError, InputDataError
 from gnnsys.progress import Progress, silent
+from gnnsys.storage.aggregates import KEEP_OWN, Aggregates
 from gnnsys.storage.checksums import chunk_sum
-from gnnsys.storage.files import PAGE, disk_errors, map_array, open_sized, write_all
+from gnnsys.storage.files import disk_errors, map_array, open_sized, remove_tree, write_all
+from gnnsys.storage.folding import write_aggregates
 from gnnsys.storage.generation import (
+    AGGREGATES,
     CACHE_NODES,
     CACHE_ROWS,
     FORMAT,
@@ -41,7 +47,9 @@ from gnnsys.storage.generation import (
     rows_path,
 )
 from gnnsys.storage.kernels import gather
+from gnnsys.storage.manifest import NAME as MANIFEST
 from gnnsys.storage.manifest import FileEntry
+from gnnsys.storage.pages import run_layout
 from gnnsys.storage.placing import IDS, Placement, place_all, placing_memory
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.scatter import Targets, scatter, scatter_memory
@@ -59,6 +67,20 @@ _PER_BATCH = 160
 """Bytes per batch of index columns, cuts and sums held while packing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Folding:
+    """How the first layer is folded into a generation.
+
+    Attributes:
+        how: `sum`, `mean` or `gcn`.
+        cache_rows, hottest: the cache of the plain generation that is folded; they decide no byte of the result.
+    """
+
+    how: str
+    cache_rows: int
+    hottest: Callable[[], np.ndarray]
+
+
 def write_generation(
     folder: Path,
     pool: Pool,
@@ -68,20 +90,22 @@ def write_generation(
     cache_rows: int,
     hottest: Callable[[], np.ndarray],
     memory: int,
+    folding: Folding | None = None,
     workers: int | None = None,
     shard_bytes: int = SHARD_BYTES,
     begun: Callable[[], None] = lambda: None,
     progress: Progress = silent,
 ) -> Generation:
-    """Make the generation in `folder`, whose pool lies in `folder/pool`; repeating the call continues.
+    """Make the generation in `folder`; repeating the call continues.
 
     Args:
-        pool: that pool.
+        pool: its batches; a Pack keeps them in `folder/pool`.
         store: holds the features, table `x`.
-        layout: `packed` or `direct`.
+        layout: `packed`, `pre-aggregated` or `direct`.
         cache_rows: C, how many rows the cache holds; 0 for `direct`.
         hottest: gives the ids of the C cached nodes, hottest first; called only when they are not on disk yet.
         memory: bytes that this may grow by; decides nothing that is written.
+        folding: given exactly when `pre-aggregated`.
         workers: threads; as many as cores when None.
         shard_bytes: a new shard begins where a run would go beyond this.
         begun: called once the folder is known to be for these inputs and options, before any work.
@@ -94,13 +118,20 @@ def write_generation(
     threads, x = num_workers(workers), _features(store)
     inputs = {"store": store.id, "pool": pool.digest, "x": x.digest}
     parameters = {"layout": layout, "cache_rows": cache_rows, "shard_bytes": shard_bytes}
-    with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters, allow={"pool"}, parts=PARTS) as stage:
+    if folding is not None:
+        parameters["aggregate"] = folding.how
+    allow = {"pool", AGGREGATES}
+    with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters, allow=allow, parts=PARTS) as stage:
         if stage.finished is None:
             begun()
-            work = _Packing(stage, pool, store, x, Budget(memory), threads, progress)
-            files, counts = ((), {"cached": 0}) if layout == "direct" else work.packed(hottest, cache_rows, shard_bytes)
-            stage.commit(counts={**work.counts(), **counts}, files=files)
-    return Generation.open(folder)
+            work = _Packing(stage, pool, store, x, memory, threads, shard_bytes, progress)
+            folded = {} if folding is None else {"aggregates": work.fold(folding)}
+            files: tuple[FileEntry, ...] = ()
+            counts: dict[str, Any] = {"cached": 0}
+            if layout == "packed" or (folding and KEEP_OWN[folding.how]):
+                files, counts = work.packed(hottest, cache_rows, hops=pool.hops - (folding is not None))
+            stage.commit(counts={**work.counts(), **folded, **counts}, files=files)
+    return Generation.open(folder, pool=pool)
 
 
 def packing_memory(num_nodes: int, num_batches: int, largest_batch: int, row_bytes: int) -> int:
@@ -109,28 +140,23 @@ def packing_memory(num_nodes: int, num_batches: int, largest_batch: int, row_byt
     return _PER_BATCH * num_batches + max(placing_memory(num_nodes, largest_batch), scatter_memory(row_bytes))
 
 
-def run_layout(count: np.ndarray, row_bytes: int, shard_bytes: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Where runs lie: shard (K,) uint32, byte offset (K,) int64, bytes of every shard. A run is never split."""
-    shard, offset = np.zeros(len(count), dtype=np.uint32), np.zeros(len(count), dtype=np.int64)
-    sizes: list[int] = []
-    for k, num_bytes in enumerate((-(-count * row_bytes // PAGE) * PAGE).tolist()):
-        if num_bytes and (not sizes or (sizes[-1] and sizes[-1] + num_bytes > shard_bytes)):
-            sizes.append(0)
-        if sizes:
-            shard[k], offset[k] = len(sizes) - 1, sizes[-1]
-            sizes[-1] += num_bytes
-    return shard, offset, sizes
-
-
 class _Packing:
     """The steps of one generation; every argument is what `write_generation` got."""
 
     def __init__(
-        self, stage: Stage, pool: Pool, store: Store, x: FileEntry, budget: Budget, workers: int, progress: Progress
+        self,
+        stage: Stage,
+        pool: Pool,
+        store: Store,
+        x: FileEntry,
+        memory: int,
+        workers: int,
+        shard_bytes: int,
+        progress: Progress,
     ) -> None:
         self._stage, self._pool, self._store, self._x = stage, pool, store, x
-        self._budget, self._workers, self._progress = budget, workers, progress
-        self._row_bytes = store.row_bytes()
+        self._budget, self._workers, self._progress = Budget(memory), workers, progress
+        self._row_bytes, self._shard_bytes = store.row_bytes(), shard_bytes
 
     def counts(self) -> dict[str, Any]:
         """What the manifest says of any layout."""
@@ -142,17 +168,49 @@ class _Packing:
             "dtype": self._x.dtype,
         }
 
+    def fold(self, folding: Folding) -> str:
+        """Make the aggregates and return their digest; the plain generation that they come from is gone then."""
+        plain_folder, folder = self._stage.work / "plain", self._stage.folder / AGGREGATES
+        if "begin" not in self._stage.done:
+            remove_tree(folder)  # of other options, refused or never recorded
+            self._stage.record("begin")
+        if not (folder / MANIFEST).exists():
+            plain = write_generation(
+                plain_folder,
+                self._pool,
+                self._store,
+                layout="packed",
+                cache_rows=folding.cache_rows,
+                hottest=folding.hottest,
+                memory=self._budget.total,
+                workers=self._workers,
+                shard_bytes=self._shard_bytes,
+                progress=self._progress,
+            )
+            write_aggregates(
+                folder,
+                self._pool,
+                plain,
+                how=folding.how,
+                budget=self._budget,
+                workers=self._workers,
+                shard_bytes=self._shard_bytes,
+                progress=self._progress,
+            )
+        remove_tree(plain_folder)
+        return Aggregates.open(folder, self._pool).manifest.digest
+
     def packed(
-        self, hottest: Callable[[], np.ndarray], cache_rows: int, shard_bytes: int
-    ) -> tuple[tuple[FileEntry, ...], Mapping[str, Any]]:
-        """Do all steps but the manifest; files and counts for it."""
+        self, hottest: Callable[[], np.ndarray], cache_rows: int, hops: int
+    ) -> tuple[tuple[FileEntry, ...], dict[str, Any]]:
+        """Rows of the nodes within `hops` hops: all steps but the manifest; files and counts for it."""
         self._budget.reserve(_PER_BATCH * self._pool.num_batches, "index of packing")
         self._budget.reserve(CACHED_NODE_BYTES * cache_rows, "cached nodes")
         nodes_entry, nodes = self._cache_nodes(hottest)
         placed = place_all(
-            self._stage, self._pool, nodes, self._store.num_nodes, self._budget, self._workers, self._progress
+            self._stage, self._pool, hops, nodes, self._store.num_nodes, self._budget, self._workers, self._progress
         )
-        shard, offset, sizes = run_layout(placed.count, self._row_bytes, shard_bytes)
+        shard, offset, sizes = run_layout(placed.count, self._row_bytes, self._shard_bytes)
         sums = self._rows(nodes, placed, shard, offset, sizes)
         columns = (
             (SLOT_OFFSET, placed.slot_offset, "slot_offset"),

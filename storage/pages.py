@@ -1,4 +1,4 @@
-"""Which 4096-byte pages some rows of a file lie on: the planner counts them, the direct table reads them."""
+"""Pages of 4096 bytes: which of them some rows lie on, and where runs of rows that each start on one lie."""
 
 from __future__ import annotations
 
@@ -36,6 +36,19 @@ def pages_of(ids: np.ndarray, row_bytes: int, page_bytes: int = PAGE) -> np.ndar
     first, count = page_runs(ids, row_bytes, page_bytes)
     ends = np.cumsum(count)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - count), count)
+
+
+def run_layout(count: np.ndarray, row_bytes: int, shard_bytes: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Where runs lie: shard (K,) uint32, byte offset (K,) int64, bytes of every shard. A run is never split."""
+    shard, offset = np.zeros(len(count), dtype=np.uint32), np.zeros(len(count), dtype=np.int64)
+    sizes: list[int] = []
+    for k, num_bytes in enumerate((-(-count * row_bytes // PAGE) * PAGE).tolist()):
+        if num_bytes and (not sizes or (sizes[-1] and sizes[-1] + num_bytes > shard_bytes)):
+            sizes.append(0)
+        if sizes:
+            shard[k], offset[k] = len(sizes) - 1, sizes[-1]
+            sizes[-1] += num_bytes
+    return shard, offset, sizes
 
 
 def _ascending(ids: np.ndarray) -> np.ndarray:

@@ -72,9 +72,16 @@ def place(ids: np.ndarray, slot_of: np.ndarray, num_cached: int) -> tuple[np.nda
 
 
 def place_all(
-    stage: Stage, pool: Pool, cache_nodes: np.ndarray, num_nodes: int, budget: Budget, workers: int, progress: Progress
+    stage: Stage,
+    pool: Pool,
+    hops: int,
+    cache_nodes: np.ndarray,
+    num_nodes: int,
+    budget: Budget,
+    workers: int,
+    progress: Progress,
 ) -> Placement:
-    """Place every batch of `pool`, continuing where the journal of `stage` ends.
+    """Place the nodes within `hops` hops of every batch of `pool`, continuing where the journal of `stage` ends.
 
     Memory: 4 bytes per node of the graph, and 40 per node of `workers + 2` batches; fewer workers when that does not
     fit.
@@ -83,7 +90,7 @@ def place_all(
         MemoryBudgetError: that does not fit.
         CorruptStoreError: what the journal says is durable is not there any more.
     """
-    per_batch = pool.num_nodes[:, -1]
+    per_batch = pool.num_nodes[:, hops]
     slot_offset = np.concatenate([[0], np.cumsum(-(-4 * per_batch // PAGE) * PAGE)]).astype(np.int64)
     with _Writer(stage, pool, slot_offset) as writer, ExitStack() as held:
         if writer.next_batch < pool.num_batches:
@@ -94,7 +101,7 @@ def place_all(
             slot_of = np.full(num_nodes, -1, dtype=np.int32)
             slot_of[cache_nodes] = np.arange(len(cache_nodes), dtype=np.int32)
             todo = range(writer.next_batch, pool.num_batches)
-            with in_order(lambda k: place(pool.ids(k), slot_of, len(cache_nodes)), todo, workers) as placed:
+            with in_order(lambda k: place(pool.ids(k, hops), slot_of, len(cache_nodes)), todo, workers) as placed:
                 for slots, packed in placed:
                     if writer.append(slots, packed):
                         progress("place", writer.next_batch, pool.num_batches)

@@ -30,7 +30,11 @@ from gnnsys.storage import manifest, pool
 from gnnsys.units import format_size, parse_size
 
 Epochs = Annotated[int, typer.Option(help="Epochs you plan to train; preparation is weighed against them.")]
-Layout = Annotated[str, typer.Option(help="packed | direct | auto")]
+Layout = Annotated[str, typer.Option(help="packed | pre-aggregated | direct | auto")]
+Aggregate = Annotated[
+    str | None,
+    typer.Option(help="mean (sage) | sum (gin) | gcn (sgc, gcn without dropout): offers to fold the first layer."),
+]
 
 _ROW_OF_NODE = "Row i is that of node i; where ids are names, of the i-th name in order of first appearance."
 _NOTES = {
@@ -149,6 +153,7 @@ def plan(
     disk: Disk = None,
     epochs: Epochs = 10,
     layout: Layout = "auto",
+    aggregate: Aggregate = None,
     store: StorePath = None,
     as_json: Json = False,
 ) -> None:
@@ -161,6 +166,7 @@ def plan(
         "disk": parse_size(disk) if disk else None,
         "epochs": epochs,
         "layout": layout,
+        "aggregate": aggregate,
     }
     if _kind(source) == pool.FORMAT:
         refuse_sampling_options(source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed)
@@ -181,6 +187,7 @@ def pack(
     disk: Disk = None,
     epochs: Epochs = 10,
     layout: Layout = "packed",
+    aggregate: Aggregate = None,
     store: StorePath = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -206,6 +213,7 @@ def pack(
             disk=parse_size(disk) if disk else None,
             epochs=epochs,
             layout=layout,
+            aggregate=aggregate,
             store=store,
             workers=workers,
             progress=report,

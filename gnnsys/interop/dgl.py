@@ -59,10 +59,11 @@ def batch_to_dgl(batch: Batch) -> list[DGLGraph]:
 
     Raises:
         MissingDependencyError: DGL is not installed.
+        ConfigError: see `Batch.sampled_blocks`.
     """
-    dgl = import_dgl()
+    blocks, dgl = batch.sampled_blocks, import_dgl()
     made = []
-    for block in batch.blocks:
+    for block in blocks:
         sources = block.indices.to(torch.int64), block.dst_index()
         made.append(dgl.create_block(sources, num_src_nodes=block.num_src, num_dst_nodes=block.num_dst))
         made[-1].srcdata["_ID"] = batch.n_id[: block.num_src]

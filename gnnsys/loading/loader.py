@@ -16,7 +16,7 @@ from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError
 from gnnsys.loading.epoch import OrderedAhead
 from gnnsys.loading.maker import BatchMaker
-from gnnsys.loading.opening import open_rows, open_source
+from gnnsys.loading.opening import open_folded, open_rows, open_source
 from gnnsys.loading.order import epoch_order
 from gnnsys.loading.sources import BatchSource, PoolSource, StoreSource
 from gnnsys.samplers.seeds import Order, Seeds
@@ -40,9 +40,10 @@ class Loader:
         source: what to read, or its folder. A Store is sampled as it is read and needs `fanouts`.
         store: the Store behind a Pack or Pool when rows are read from it and it has moved.
         rows: where `x` comes from: `packed`, `direct`, `mapped` or `memory`; `auto` is the layout of a Pack, and the
-            page cache for the rest. Every choice delivers the same bits.
-        hops: deliver the inner hops only; all when None. No more of the pool and of tables is read than they need; a
-            packed run is one read and comes whole.
+            page cache for the rest. Every choice delivers the same bits; only `packed` rows of a pre-aggregated Pack
+            come with its outermost blocks folded.
+        hops: deliver the inner hops only; all when None, and always from a pre-aggregated Pack. No more of the pool
+            and of tables is read than they need; a packed run is one read and comes whole.
         with_x, with_y: deliver rows; deliver labels and pairs. What is not wanted is not read.
         tables: names of tables; with others than `x`, `Batch.x` is a dict.
         shuffle: another order of batches in every epoch; as the pool's order says when None.
@@ -90,11 +91,14 @@ class Loader:
         self._opened = open_source(source, verify)
         self._owned = self._opened is not source
         sampling = {"seeds": seeds, "fanouts": fanouts, "batch_size": batch_size, "order": order, "resample": resample}
+        names = tables if with_x else ()
+        folded = open_folded(self._opened, names, rows=rows, hops=hops)
+        if folded is not None:
+            hops = folded.hops
         batches = _batch_source(self._opened, hops=hops, labels=with_y, verify=verify, seed=seed, sampling=sampling)
         self.shuffle = _shuffle(shuffle, batches)
-        names = tables if with_x else ()
         found = open_rows(self._opened, names, store=store, rows=rows, verify=verify)
-        self._maker = BatchMaker(batches, found, pin=self.device.type == "cuda")
+        self._maker = BatchMaker(batches, found, folded, pin=self.device.type == "cuda")
         self._order = {"seed": seed, "shuffle": self.shuffle, "rank": rank, "world_size": world_size}
         self._epoch = self._next = 0
         self._ahead: OrderedAhead[Batch] | None = None
@@ -136,8 +140,14 @@ class Loader:
 
     @property
     def fanouts(self) -> list[int]:
-        """Neighbours per node of every hop delivered, seed side first."""
-        return self._maker.source.fanouts
+        """Neighbours per node of every hop delivered, seed side first; a folded one is the last."""
+        fanouts = self._maker.source.fanouts
+        return fanouts if self._maker.folded is None else [*fanouts, self._maker.folded.fanout]
+
+    @property
+    def aggregate(self) -> str | None:
+        """How the outermost blocks were aggregated ahead of time: `sum`, `mean` or `gcn`; None when they were not."""
+        return self._maker.folded.how if self._maker.folded else None
 
     @property
     def seeds(self) -> Seeds | None:
@@ -267,7 +277,8 @@ class Loader:
     def _meaning(self) -> dict[str, Any]:
         """What must be equal for two loaders to deliver the same batches at the same position, rank apart."""
         order = {key: value for key, value in self._order.items() if key != "rank"}
-        return {"source": self._maker.source.id, **order}
+        folded = {} if self.aggregate is None else {"aggregate": self.aggregate}
+        return {"source": self._maker.source.id, **folded, **order}
 
     def _move(self, epoch: int, position: int) -> None:
         self._usable()

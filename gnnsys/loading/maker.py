@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
 
-from gnnsys.batch import Batch
+from gnnsys.batch import Batch, FoldedBlock
 from gnnsys.loading.assemble import assemble, batch_bytes
-from gnnsys.loading.rows import RowSource
+from gnnsys.loading.rows import FoldedRows, RowSource
 from gnnsys.loading.scratch import Clock, RowMemory, Scratch
 from gnnsys.loading.sources import BatchSource
 from gnnsys.storage.blob import PoolBatch
@@ -23,59 +24,75 @@ class BatchMaker:
     Args:
         source: who is in a batch.
         rows: a row source per table; none when rows are not wanted.
+        folded: the aggregates of the outermost blocks, which `source` does not deliver then.
         pin: put the tensors into page-locked memory, for copies to a GPU.
     """
 
-    def __init__(self, source: BatchSource, rows: Mapping[str, RowSource], *, pin: bool) -> None:
-        self.source, self.rows = source, rows
+    def __init__(
+        self, source: BatchSource, rows: Mapping[str, RowSource], folded: FoldedRows | None = None, *, pin: bool
+    ) -> None:
+        self.source, self.rows, self.folded = source, rows, folded
         self._pin = pin
         self._scratch = Scratch()
 
     def of_epoch(self, epoch: int, prefetch: int) -> Callable[[int], Batch]:
         """k -> Batch for one pass; memory of rows that the consumer lets go of is used again within the pass."""
-        memory = {name: RowMemory(kept=prefetch + 1) for name in self.rows}
+        memory = [RowMemory(kept=prefetch + 1) for _ in self._row_sources]
         return partial(self._make, epoch, memory)
 
-    def _make(self, epoch: int, memory: Mapping[str, RowMemory], k: int) -> Batch:
+    def _make(self, epoch: int, memory: Sequence[RowMemory], k: int) -> Batch:
         clock = Clock()
         with clock.stage("load_s"):
             drawn = self.source.draw(epoch, k, self._scratch)
-        x, row_bytes = self._fetch(k, drawn, memory, clock)
-        io = {"bytes_read": float(drawn.bytes_read + row_bytes)}
+        io = {"bytes_read": float(drawn.bytes_read)}
+        tensors = [self._fetch(k, drawn, *each, clock, io) for each in zip(self._row_sources, memory, strict=True)]
         with clock.stage("assemble_s"):
-            batch = assemble(drawn, x, pool_index=self.source.pool_index(epoch), io=io)
+            batch = assemble(drawn, self._named(tensors), pool_index=self.source.pool_index(epoch), io=io)
+            batch = self._with_folded(batch, tensors[-1], self.folded) if self.folded else batch
             batch = batch.pin_memory() if self._pin else batch
         io.update(clock.seconds)
         return batch
 
     def planned_bytes(self, epoch: int, k: int) -> int:
         """What making that batch will ask from the disk, from indexes alone where they know it."""
-        needs_ids = any(rows.needs_ids for rows in self.rows.values())
+        needs_ids = any(rows.needs_ids for rows in self._row_sources)
         ids = self.source.ids(epoch, k) if needs_ids else None
-        return self.source.planned_bytes(k) + sum(rows.planned_bytes(k, ids) for rows in self.rows.values())
+        return self.source.planned_bytes(k) + sum(rows.planned_bytes(k, ids) for rows in self._row_sources)
 
     def max_batch_bytes(self) -> int:
         """Upper bound of the memory of one Batch."""
-        return batch_bytes(*self.source.largest(), sum(rows.row_bytes for rows in self.rows.values()))
+        return batch_bytes(*self.source.largest(), sum(rows.row_bytes for rows in self._row_sources))
 
     def memory_bytes(self, prefetch: int, workers: int) -> int:
         """Upper bound of all that is held with that many batches ahead and threads: one batch more is the
         consumer's."""
         nodes = self.source.largest()[1]
-        worker = self.source.worker_bytes() + sum(rows.worker_bytes(nodes) for rows in self.rows.values())
-        held = sum(rows.held_bytes for rows in self.rows.values())
+        worker = self.source.worker_bytes() + sum(rows.worker_bytes(nodes) for rows in self._row_sources)
+        held = sum(rows.held_bytes for rows in self._row_sources)
         return (prefetch + 1) * self.max_batch_bytes() + min(workers, prefetch) * worker + held
 
+    @property
+    def _row_sources(self) -> list[RowSource]:
+        return [*self.rows.values(), *([self.folded] if self.folded else [])]
+
     def _fetch(
-        self, k: int, drawn: PoolBatch, memory: Mapping[str, RowMemory], clock: Clock
-    ) -> tuple[Tensor | dict[str, Tensor] | None, int]:
-        """Rows of every table, and the bytes that they asked from disk."""
-        found: dict[str, Tensor] = {}
-        num_bytes = 0
-        for name, rows in self.rows.items():
-            out = memory[name].take(len(drawn.ids), rows.columns, numpy_dtype(rows.dtype_name))
-            num_bytes += rows.fill(k, drawn.ids, out, self._scratch, clock)
-            found[name] = torch_rows(out, rows.dtype_name)
+        self, k: int, drawn: PoolBatch, rows: RowSource, memory: RowMemory, clock: Clock, io: dict[str, float]
+    ) -> Tensor:
+        """One row per node of the batch; the bytes asked from disk are added in `io`."""
+        out = memory.take(len(drawn.ids), rows.columns, numpy_dtype(rows.dtype_name))
+        io["bytes_read"] += rows.fill(k, drawn.ids, out, self._scratch, clock)
+        return torch_rows(out, rows.dtype_name)
+
+    def _named(self, tensors: Sequence[Tensor]) -> Tensor | dict[str, Tensor] | None:
+        """`Batch.x` of what was fetched."""
+        found = dict(zip(self.rows, tensors, strict=False))  # behind the tables come the aggregates
         if not found:
-            return None, 0
-        return (found["x"] if list(found) == ["x"] else found), num_bytes
+            return None
+        return found["x"] if list(found) == ["x"] else found
+
+    @staticmethod
+    def _with_folded(batch: Batch, sums: Tensor, folded: FoldedRows) -> Batch:
+        """The batch with the outermost block that was folded."""
+        edges = folded.num_edges(batch.index)
+        block = FoldedBlock(sums=sums, how=folded.how, degree=batch.degree, num_edges=edges)
+        return replace(batch, blocks=(block, *batch.blocks))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnnsys.errors import ConfigError, InputDataError
-from gnnsys.loading.rows import PackedRows, RowSource, TableRows
+from gnnsys.loading.rows import FoldedRows, NoRows, PackedRows, RowSource, TableRows
+from gnnsys.storage.generation import Generation
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.manifest import NAME
 from gnnsys.storage.pack import FORMAT as PACK_FORMAT
@@ -57,27 +58,58 @@ def open_rows(
 
     Args:
         store: where the Store is, when the source is no Store and does not know.
-        rows: `packed` (`x` of a Pack with that layout), `direct`, `mapped` or `memory` (tables of the Store); `auto`
+        rows: `packed` (`x` of a Pack that holds rows), `direct`, `mapped` or `memory` (tables of the Store); `auto`
             follows the layout of a Pack and maps the tables of everything else.
 
     Raises:
         ConfigError: `rows` is unknown, or `packed` rows are asked for where there are none.
         InputDataError: the Store is not there, is another one, or has no such table.
     """
-    if rows not in ROWS:
-        raise ConfigError("GS-CFG-403", f"rows is {rows!r}; it must be one of {', '.join(ROWS)}")
-    packed = source.generations[0] if isinstance(source, Pack) and source.generations[0].layout == "packed" else None
-    if rows == "packed" and packed is None:
-        raise ConfigError("GS-CFG-404", f"{source.path}: holds no packed rows", hint="Use rows='auto'.")
-    use_packed = packed if rows in ("auto", "packed") else None
+    packed = packed_generation(source, rows)
     backend = _backend(source, rows)
     found: dict[str, RowSource] = {}
     for name in tables:
-        if name == "x" and use_packed is not None:
-            found[name] = PackedRows(use_packed)
+        if name == "x" and packed is not None:
+            found[name] = PackedRows(packed) if packed.has_rows else NoRows(packed)
         else:
             found[name] = _table(_store_of(source, store), name, backend, verify)
     return found
+
+
+def packed_generation(source: Pack | Pool | Store, rows: str) -> Generation | None:
+    """The generation whose own rows `rows` asks for; None when they come from the Store.
+
+    Raises:
+        ConfigError: `rows` is unknown, or `packed` and there are none.
+    """
+    if rows not in ROWS:
+        raise ConfigError("GS-CFG-403", f"rows is {rows!r}; it must be one of {', '.join(ROWS)}")
+    generation = source.generations[0] if isinstance(source, Pack) else None
+    if generation is not None and generation.layout != "direct":
+        return generation if rows in ("auto", "packed") else None
+    if rows == "packed":
+        raise ConfigError("GS-CFG-404", f"{source.path}: holds no packed rows", hint="Use rows='auto'.")
+    return None
+
+
+def open_folded(
+    source: Pack | Pool | Store, tables: Sequence[str], *, rows: str, hops: int | None
+) -> FoldedRows | None:
+    """The aggregates of a pre-aggregated Pack, when its own rows are asked for; None for everything else.
+
+    Raises:
+        ConfigError: other tables than `x`, or fewer hops, are asked for.
+    """
+    generation = packed_generation(source, rows)
+    if generation is None or generation.aggregates is None or not tables:
+        return None
+    if list(tables) != ["x"] or hops not in (None, generation.pool.hops):
+        raise ConfigError(
+            "GS-CFG-414",
+            f"{source.path}: is pre-aggregated: it delivers all of its {generation.pool.hops} hops, and the table x",
+            hint="Load it with rows='direct' (from the Store), or make a packed one.",
+        )
+    return FoldedRows(generation.aggregates, generation.pool)
 
 
 def _backend(source: Pack | Pool | Store, rows: str) -> str:

@@ -1,4 +1,5 @@
-"""Where the rows of a batch come from: the packed run of a generation and its RAM cache, or any table."""
+"""Where the rows of a batch come from: the packed run of a generation and its RAM cache, its aggregates, or any
+table."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ import numpy as np
 from gnnsys.errors import CorruptStoreError
 from gnnsys.loading.scratch import Clock, Scratch
 from gnnsys.storage import kernels
+from gnnsys.storage.aggregates import Aggregates
 from gnnsys.storage.generation import SLOTS, Generation
+from gnnsys.storage.pool import Pool
 from gnnsys.storage.tables import Table, byte_rows
 
 
@@ -80,6 +83,66 @@ class PackedRows:
 
     def close(self) -> None:
         self._cache = self._cache[:0]
+
+
+class NoRows:
+    """The rows of a pre-aggregated generation whose first layer reads none beside the aggregates: no columns."""
+
+    needs_ids = False
+    columns = row_bytes = held_bytes = checksum_bytes = 0
+
+    def __init__(self, generation: Generation) -> None:
+        self.dtype_name = generation.dtype
+
+    def fill(self, k: int, ids: np.ndarray, out: np.ndarray, scratch: Scratch, clock: Clock) -> int:
+        return 0
+
+    def planned_bytes(self, k: int, ids: np.ndarray | None) -> int:
+        return 0
+
+    def worker_bytes(self, num_nodes: int) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+class FoldedRows:
+    """What the destinations of the outermost blocks receive: one sequential read per batch.
+
+    Attributes:
+        how: the aggregation that was folded; fanout: neighbours per node that it was over.
+        hops: those left to be delivered.
+    """
+
+    needs_ids = False
+    held_bytes = checksum_bytes = 0
+
+    def __init__(self, aggregates: Aggregates, pool: Pool) -> None:
+        self._aggregates = aggregates
+        self.how, self.hops, self.fanout = aggregates.how, pool.hops - 1, pool.fanouts[-1]
+        self.columns, self.dtype_name, self.row_bytes = aggregates.columns, aggregates.dtype, aggregates.row_bytes
+        self._largest = max(aggregates.run_bytes(k) for k in range(len(aggregates.count)))
+
+    def fill(self, k: int, ids: np.ndarray, out: np.ndarray, scratch: Scratch, clock: Clock) -> int:
+        with clock.stage("read_s"):
+            rows, asked = self._aggregates.read(k, scratch.get("run", self._largest))
+        with clock.stage("assemble_s"):
+            byte_rows(out)[:] = rows
+        return asked
+
+    def num_edges(self, k: int) -> int:
+        """Edges of batch k, all of which are folded into its aggregates or lie within them."""
+        return int(self._aggregates.num_folded[k])
+
+    def planned_bytes(self, k: int, ids: np.ndarray | None) -> int:
+        return self._aggregates.run_bytes(k)
+
+    def worker_bytes(self, num_nodes: int) -> int:
+        return self._largest
+
+    def close(self) -> None:
+        pass
 
 
 class TableRows:

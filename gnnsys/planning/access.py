@@ -57,9 +57,15 @@ class Cached:
 
 
 def access_counts(
-    pool: Pool, num_nodes: int, row_bytes: int, budget: Budget, workers: int, progress: Progress = silent
+    pool: Pool,
+    num_nodes: int,
+    row_bytes: int,
+    budget: Budget,
+    workers: int,
+    progress: Progress = silent,
+    hops: int | None = None,
 ) -> Access:
-    """Count the requests of one epoch.
+    """Count the requests of one epoch, of nodes within `hops` hops only when given.
 
     Memory: 4 bytes per node of the graph, reserved in `budget` as "access counts" and kept with the result, and 40
     per node of `workers + 1` batches.
@@ -72,7 +78,7 @@ def access_counts(
     pages = np.zeros(pool.num_batches, dtype=np.int64)
 
     def look(k: int) -> np.ndarray:
-        ids = pool.ids(k)
+        ids = pool.ids(k, hops)
         pages[k] = pages_touched(ids, row_bytes)
         return ids
 
@@ -105,12 +111,18 @@ def hottest_nodes(access: Access, cached: Cached) -> np.ndarray:
 
 
 def packed_counts(
-    pool: Pool, access: Access, cached: Cached, budget: Budget, workers: int, progress: Progress = silent
+    pool: Pool,
+    access: Access,
+    cached: Cached,
+    budget: Budget,
+    workers: int,
+    progress: Progress = silent,
+    hops: int | None = None,
 ) -> np.ndarray:
-    """(K,) int64 rows of every batch that the cache does not hold."""
+    """(K,) int64 rows of every batch, within `hops` hops only when given, that the cache does not hold."""
 
     def cold(k: int) -> int:
-        ids = pool.ids(k)
+        ids = pool.ids(k, hops)
         return len(ids) - int(np.count_nonzero(cached.mask(ids, access.counts[ids])))
 
     found = np.zeros(pool.num_batches, dtype=np.int64)

@@ -13,11 +13,14 @@ from typing import Any
 from gnnsys.errors import ConfigError, DiskSpaceError, InputDataError, MemoryBudgetError
 from gnnsys.planning import cost
 from gnnsys.planning.calibrate import Speeds
-from gnnsys.planning.cost import Candidate, Workload
+from gnnsys.planning.cost import Candidate
 from gnnsys.planning.explain import explain
+from gnnsys.planning.workload import Workload
+from gnnsys.storage.aggregates import HOWS
+from gnnsys.storage.generation import LAYOUTS
 from gnnsys.units import format_size, parse_size
 
-LAYOUTS = ("packed", "direct", "auto")
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,7 @@ class Plan:
 
     Attributes:
         requested: the layout asked for; layout: the one chosen.
+        aggregate: what the first layer does with its rows, for `pre-aggregated`; None when it was not said.
         cache_rows: C, rows of the static cache.
         cache_hits: requests of an epoch that it answers.
         batches_ahead: batches in flight that the loader's share allows.
@@ -44,6 +48,7 @@ class Plan:
     disk: int | None
     epochs: int
     requested: str
+    aggregate: str | None
     layout: str
     cache_rows: int
     cache_hits: int
@@ -120,14 +125,29 @@ class Request:
     disk: int | None
     epochs: int
     requested: str
+    aggregate: str | None
 
     @classmethod
     def of(
-        cls, memory: int | str, device_memory: int | str, disk: int | str | None, epochs: int, layout: str
+        cls,
+        memory: int | str,
+        device_memory: int | str,
+        disk: int | str | None,
+        epochs: int,
+        layout: str,
+        aggregate: str | None,
     ) -> Request:
         """Raises ConfigError when an option is out of range."""
-        if layout not in LAYOUTS:
-            raise ConfigError("GS-CFG-301", f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}")
+        if layout not in (*LAYOUTS, AUTO):
+            raise ConfigError("GS-CFG-301", f"layout is {layout!r}; it must be one of {', '.join((*LAYOUTS, AUTO))}")
+        if aggregate not in (None, *HOWS):
+            raise ConfigError("GS-CFG-308", f"aggregate is {aggregate!r}; it must be one of {', '.join(HOWS)}")
+        if layout == "pre-aggregated" and aggregate is None:
+            raise ConfigError(
+                "GS-CFG-308",
+                "a pre-aggregated pack needs to know what the first layer does with its rows: aggregate is missing",
+                hint="mean for sage, sum for gin, gcn for sgc and for gcn without dropout.",
+            )
         if epochs < 1:
             raise ConfigError("GS-CFG-302", f"epochs is {epochs}; it must be at least 1")
         if parse_size(device_memory):
@@ -137,12 +157,20 @@ class Request:
                 hint="Leave it out: the cache in memory serves every device.",
             )
         limit = None if disk is None else parse_size(disk)
-        return cls(memory=parse_size(memory), device_memory=0, disk=limit, epochs=epochs, requested=layout)
+        return cls(
+            memory=parse_size(memory),
+            device_memory=0,
+            disk=limit,
+            epochs=epochs,
+            requested=layout,
+            aggregate=aggregate,
+        )
 
 
 def choose(
     candidates: tuple[Candidate, ...],
     work: Workload,
+    inner: Workload | None,
     request: Request,
     *,
     identity: Mapping[str, Any],
@@ -152,26 +180,33 @@ def choose(
 ) -> Plan:
     """The plan that follows from priced candidates; a new layout is one more of them.
 
+    Args:
+        work: what an epoch asks for; inner: what it asks of a `pre-aggregated` pack, when that is a candidate.
+
     Raises:
         MemoryBudgetError, DiskSpaceError: nothing that was asked for fits.
     """
     candidates = tuple(_judged(c, request) for c in candidates)
-    fitting = [c for c in candidates if c.fits and request.requested in (c.layout, "auto")]
+    fitting = [c for c in candidates if c.fits and request.requested in (c.layout, AUTO)]
     if not fitting:
         _refuse(candidates, request)
     # without speeds, fewer bytes win
     chosen = min(fitting, key=lambda c: (c.total_s(request.epochs) or 0.0, c.bytes))
-    ahead = next(d for d in (3, 2, 1) if d == 1 or _loading(work, chosen, d) <= request.memory - _cache(work, chosen))
-    loader, step = cost.loader_bytes(work, chosen.layout, ahead), cost.step_bytes(work)
-    shares = {"loader": loader, "step": step, "cache": _cache(work, chosen)}
+    loaded = inner if inner is not None and chosen.layout == "pre-aggregated" else work
+    cache, step = chosen.cache_rows * work.row_bytes, cost.step_bytes(work)
+    loader, ahead = next(
+        (size, d)
+        for d in (3, 2, 1)
+        if (size := cost.loader_bytes(loaded, chosen.layout, d)) <= request.memory - cache - step or d == 1
+    )
+    shares = {"loader": loader, "step": step, "cache": cache}
     by_name = {c.layout: c for c in candidates}
-    cold = round(chosen.blow_up * work.num_nodes)
     return Plan(
         **identity,
         **asdict(request),
         layout=chosen.layout,
         cache_rows=chosen.cache_rows,
-        cache_hits=work.requests - cold if chosen.cache_rows else 0,
+        cache_hits=chosen.requests - chosen.cold_rows,
         batches_ahead=ahead,
         shares={**shares, "left": request.memory - sum(shares.values())},
         num_rows=work.num_nodes,
@@ -180,18 +215,12 @@ def choose(
         requests=work.requests,
         requested_rows=requested_rows,
         candidates=candidates,
-        break_even_epochs=cost.break_even(by_name["packed"], by_name["direct"]),
+        break_even_epochs=cost.break_even(
+            by_name["packed"] if chosen.layout == "direct" else chosen, by_name["direct"]
+        ),
         sampled_batches=sampled_batches,
         speeds=speeds,
     )
-
-
-def _cache(work: Workload, chosen: Candidate) -> int:
-    return chosen.cache_rows * work.row_bytes
-
-
-def _loading(work: Workload, chosen: Candidate, batches: int) -> int:
-    return cost.loader_bytes(work, chosen.layout, batches) + cost.step_bytes(work)
 
 
 def _judged(candidate: Candidate, request: Request) -> Candidate:
@@ -205,7 +234,7 @@ def _judged(candidate: Candidate, request: Request) -> Candidate:
 
 
 def _refuse(candidates: tuple[Candidate, ...], request: Request) -> None:
-    asked = [c for c in candidates if request.requested in (c.layout, "auto")]
+    asked = [c for c in candidates if request.requested in (c.layout, AUTO)]
     least = "; ".join(
         f"{c.layout} needs at least --memory {format_size(c.memory_bytes)} and --disk {format_size(c.peak_disk_bytes)}"
         for c in candidates

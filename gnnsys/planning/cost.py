@@ -4,12 +4,15 @@
     cold      = m r                            those that the static cache does not hold
     packed    = sum_k roundup(p_k r, A)        runs, p_k cold rows of batch k, A = 4096
     direct    = sum_k pages_k A                distinct pages under the rows of batch k
+    pre-aggr. = sum_k roundup(D_k a, A) + roundup(p_k r, A)
+                                               D_k aggregates of a bytes; p_k of the nodes within L - 1 hops
     amplification  = bytes of rows read / bytes of rows needed from disk  (packed / cold, direct / need)
     blow-up        = m / N                     rows stored again, per row of the table
 
     T_epoch = max(T_io, need / copy)           reading overlaps assembling
-    T_io    = (packed + slots + pool) / read   or   pages / random + pool / read
-    T_prep  = N r / read + written / write     packed only; both layouts need the pool
+    T_io    = (rows + slots + pool) / read     or, direct,   pages / random + pool / read
+    T_prep  = N r / read + written / write     packed; every layout needs the pool
+              + max(packed / read, E r / copy) + sums / write, and the own rows packed: pre-aggregated
     break-even epochs = T_prep / (T_epoch(direct) - T_epoch(packed))
 
 Source: DiskGNN's cost model as specified in out-of-core.md 5.1. What a training step takes is not in it: it is the
@@ -24,7 +27,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnnsys.planning.calibrate import Speeds
+from gnnsys.planning.workload import Workload
 from gnnsys.storage.files import PAGE
+from gnnsys.storage.folding import folding_memory
 from gnnsys.storage.packing import CACHED_NODE_BYTES
 
 BATCHES_AHEAD = 3
@@ -36,53 +41,15 @@ DIRECT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What one epoch asks for. Shapes: K batches.
-
-    Attributes:
-        num_nodes, row_bytes, columns: the feature table: N, r, F.
-        id_bytes: width of a node id on disk.
-        nodes, edges: (K,) int64 of every batch.
-        inner_nodes: (K,) int64 destinations of the outermost block.
-        seeds: (K,) int64.
-        pool_bytes: (K,) int64 that reading the blob requests.
-        pages: (K,) int64 pages of the feature file under the batch.
-    """
-
-    num_nodes: int
-    row_bytes: int
-    columns: int
-    id_bytes: int
-    nodes: np.ndarray
-    edges: np.ndarray
-    inner_nodes: np.ndarray
-    seeds: np.ndarray
-    pool_bytes: np.ndarray
-    pages: np.ndarray
-
-    @property
-    def table_bytes(self) -> int:
-        return self.num_nodes * self.row_bytes
-
-    @property
-    def requests(self) -> int:
-        """T: rows that an epoch delivers."""
-        return int(self.nodes.sum())
-
-    @property
-    def need_bytes(self) -> int:
-        return self.requests * self.row_bytes
-
-
-@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """One layout and its price. Bytes are per epoch where they are read, in all where they are stored.
 
     Attributes:
-        rows_bytes, slots_bytes, pool_bytes: requested from disk by one epoch, whole pages.
+        rows_bytes, slots_bytes, pool_bytes: requested from disk by one epoch, whole pages; aggregates count as rows.
         bytes: their sum.
+        requests: nodes whose rows an epoch delivers; cold_rows: those that the cache does not answer.
         read_amplification: bytes of rows read over bytes of rows needed from disk; 1 is perfect.
-        blow_up: rows stored again per row of the table.
+        blow_up: bytes of rows stored again per byte of the table.
         disk_bytes: what the pack takes when it is finished; peak_disk_bytes: while it is made.
         written_bytes: written to make it, the pool left out.
         memory_bytes: least `--memory` that makes it and loads it with one batch in flight.
@@ -95,6 +62,8 @@ class Candidate:
     rows_bytes: int
     slots_bytes: int
     pool_bytes: int
+    requests: int
+    cold_rows: int
     read_amplification: float
     blow_up: float
     disk_bytes: int
@@ -143,6 +112,8 @@ def packed(work: Workload, cold: np.ndarray, cache_rows: int, packing_bytes: int
         rows_bytes=rows,
         slots_bytes=slots,
         pool_bytes=pool,
+        requests=work.requests,
+        cold_rows=num_cold,
         read_amplification=ratio(rows, num_cold * work.row_bytes),
         blow_up=num_cold / work.num_nodes,
         disk_bytes=pool + slots + rows + cache,
@@ -154,9 +125,55 @@ def packed(work: Workload, cold: np.ndarray, cache_rows: int, packing_bytes: int
     )
 
 
-def direct(work: Workload, counting_bytes: int, speeds: Speeds | None) -> Candidate:
-    """Price of `direct`: rows stay in the Store and are read page by page."""
-    pages, pool = int(work.pages.sum()), int(work.pool_bytes.sum())
+def preaggregated(
+    work: Workload, inner: Workload, plain: Candidate, cold: np.ndarray, cache_rows: int, speeds: Speeds | None
+) -> Candidate:
+    """Price of `pre-aggregated`: aggregates of the outermost blocks, and rows of the nodes before them.
+
+    Args:
+        work: of all hops; inner: of all but the folded one.
+        plain: the `packed` candidate, which is made on the way.
+        cold: (K,) int64 rows of `inner` outside its own cache of `cache_rows`.
+    """
+    sums, own = pages_bytes(inner.nodes * inner.sum_bytes), pages_bytes(cold * inner.row_bytes)
+    slots = pages_bytes(4 * inner.nodes) if inner.row_bytes else 0
+    pool, blobs = int(inner.pool_bytes.sum()), int(work.pool_bytes.sum())
+    num_cold, cache = int(cold.sum()), cache_rows * inner.row_bytes
+    packed_own = own + slots + 2 * cache
+    stored = blobs + sums + slots + own + cache
+    folding = folding_memory(work.pool_bytes, work.nodes, work.edges, inner.nodes, work.row_bytes, work.columns)
+    prepare = epoch = None
+    if speeds and plain.prepare_s is not None:
+        fold = max(plain.rows_bytes / speeds.read, int(work.edges.sum()) * work.row_bytes / speeds.copy)
+        scan = inner.table_bytes / speeds.read
+        prepare = plain.prepare_s + fold + scan + (sums + packed_own) / speeds.write
+        epoch = max((sums + own + slots + pool) / speeds.read, inner.need_bytes / speeds.copy)
+    return Candidate(
+        layout="pre-aggregated",
+        cache_rows=cache_rows,
+        rows_bytes=sums + own,
+        slots_bytes=slots,
+        pool_bytes=pool,
+        requests=inner.requests,
+        cold_rows=num_cold,
+        read_amplification=ratio(sums + own, inner.requests * inner.sum_bytes + num_cold * inner.row_bytes),
+        blow_up=(inner.requests * inner.sum_bytes + num_cold * inner.row_bytes) / work.table_bytes,
+        disk_bytes=stored,
+        peak_disk_bytes=max(
+            plain.peak_disk_bytes,
+            plain.disk_bytes + sums,
+            stored + cache + (num_cold + cache_rows) * inner.id_bytes,
+        ),
+        written_bytes=plain.written_bytes + sums + packed_own,
+        memory_bytes=max(plain.memory_bytes, 2 * folding, loader_bytes(inner, "pre-aggregated", 1) + step_bytes(work)),
+        prepare_s=prepare,
+        epoch_s=epoch,
+    )
+
+
+def direct(work: Workload, pages_under: np.ndarray, counting_bytes: int, speeds: Speeds | None) -> Candidate:
+    """Price of `direct`: rows stay in the Store and are read page by page, (K,) of them under the batches."""
+    pages, pool = int(pages_under.sum()), int(work.pool_bytes.sum())
     prepare = epoch = None
     if speeds:
         prepare = 0.0
@@ -167,6 +184,8 @@ def direct(work: Workload, counting_bytes: int, speeds: Speeds | None) -> Candid
         rows_bytes=pages * PAGE,
         slots_bytes=0,
         pool_bytes=pool,
+        requests=work.requests,
+        cold_rows=work.requests,
         read_amplification=ratio(pages * PAGE, work.need_bytes),
         blow_up=0.0,
         disk_bytes=pool,
@@ -189,9 +208,10 @@ def loader_bytes(work: Workload, layout: str, batches: int) -> int:
     Per batch: rows, ids, degrees, one CSR, labels. Per worker: the blob and what is decoded from it, and the packed
     run with its slots, or the lists of pages.
     """
-    held = work.nodes * (work.row_bytes + 16) + 4 * work.edges + 8 * work.seeds + PAGE
+    row_bytes = work.row_bytes + work.sum_bytes
+    held = work.nodes * (row_bytes + 16) + 4 * work.edges + 8 * work.seeds + PAGE
     decoded = work.pool_bytes + 24 * work.nodes + 8 * work.edges
-    rows = work.nodes * (work.row_bytes + 4) + 2 * PAGE if layout == "packed" else 48 * work.nodes
+    rows = 48 * work.nodes if layout == "direct" else work.nodes * (row_bytes + 4) + 2 * PAGE
     workers = max(min(LOADER_WORKERS, batches - 1), 1)
     fixed = DIRECT_BYTES if layout == "direct" else 0
     return int((batches * held + workers * (decoded + rows)).max()) + fixed
@@ -214,7 +234,7 @@ def model_bytes(work: Workload) -> int:
 
 
 def cache_share(work: Workload, memory: int) -> tuple[int, int]:
-    """Bytes for the static cache of a `packed` pack, and batches in flight: as many as fit, at most three.
+    """Bytes for the static cache of a pack, and batches in flight: as many as fit, at most three.
 
     The cache gets what loader and step leave, at most half the memory.
     """
@@ -228,6 +248,8 @@ def cache_share(work: Workload, memory: int) -> tuple[int, int]:
 def cache_rows(work: Workload, memory: int, making_bytes: int) -> int:
     """C, rows of the static cache: what `cache_share` holds, at most so many that packing, which works in
     `making_bytes` without a cache, can hold their ids too. That is the smaller one where rows are narrow."""
+    if not work.row_bytes:
+        return 0
     share, _ = cache_share(work, memory)
     return min(share // work.row_bytes, max(memory - making_bytes, 0) // CACHED_NODE_BYTES)
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gnnsys.budget import Budget
 from gnnsys.planning.access import Access, histogram, hottest_rows
-from gnnsys.planning.cost import Workload
+from gnnsys.planning.workload import Sizes
 from gnnsys.samplers.batches import seed_batches
 from gnnsys.samplers.sample import ORDER_BYTES
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.samplers.tree import TreeSampler, checked_fanouts, working_bytes
-from gnnsys.storage.blob import Coding, encode
+from gnnsys.storage.blob import Coding, EncodedBatch, encode, ring
+from gnnsys.storage.files import PAGE
 from gnnsys.storage.pages import pages_touched
 from gnnsys.storage.store import Store
 
@@ -24,18 +25,20 @@ BATCHES = 32
 
 @dataclass(frozen=True)
 class Sampled:
-    """A few batches, and the workload of all K when the others are like them.
+    """A few batches of a pool of `num_batches`.
 
     Attributes:
-        work: every array has K values, those of the sampled batches over and over.
-        ids: of every sampled batch.
+        sizes: of the sampled batches; pages: (S,) int64 of the feature file under each.
+        ids: of every sampled batch, in the order of its nodes.
         counts: (N,) uint32, how many of them ask for a node.
         order: `shuffle` or `fixed`.
     """
 
-    work: Workload
+    sizes: Sizes
+    pages: np.ndarray
     ids: list[np.ndarray]
     counts: np.ndarray
+    num_batches: int
     order: str
 
     @property
@@ -47,22 +50,32 @@ class Sampled:
         """Distinct nodes of the sampled batches: the pool asks for at least these."""
         return int(np.count_nonzero(self.counts))
 
-    def cold(self, rows: int) -> tuple[np.ndarray, int]:
-        """Rows of every batch outside a cache of `rows`, (K,) int64, and how many rows that cache would hold.
+    def whole(self) -> Sizes:
+        """Sizes of the pool when all its batches are like these."""
+        return self.sizes.repeated(self.num_batches)
+
+    def inner(self) -> Sampled:
+        """The same batches without their outermost ring."""
+        sizes = self.sizes.num_nodes[:, -2].tolist()
+        ids = [of_batch[:size] for of_batch, size in zip(self.ids, sizes, strict=True)]
+        return replace(self, ids=ids, counts=_counted(ids, len(self.counts)))
+
+    def cold(self, rows: int) -> tuple[int, np.ndarray]:
+        """How many rows a cache of `rows` would hold, and the rows of every batch outside it, (K,) int64.
 
         Exact when every batch was sampled. Else a batch is judged by the requests of the others: its own do not
         speak for it. Of equally hot nodes that fit only in part, that part counts as cached.
         """
         levels = histogram(self.counts)
-        if self.num_sampled == len(self.work.nodes):
-            cached = hottest_rows(Access(self.counts, levels, self.work.pages), rows)
+        if self.num_sampled == self.num_batches:
+            cached = hottest_rows(Access(self.counts, levels, self.pages), rows)
             hits = [np.count_nonzero(cached.mask(ids, self.counts[ids])) for ids in self.ids]
-            return np.array([len(ids) - hit for ids, hit in zip(self.ids, hits, strict=True)]), cached.rows
-        held = min(rows, self.work.num_nodes)
+            return cached.rows, np.array([len(ids) - hit for ids, hit in zip(self.ids, hits, strict=True)])
+        held = min(rows, len(self.counts))
         share = _cached_share(levels, held)
         others = np.concatenate([share[:1], share[:-1]])
         cold = np.array([round(len(ids) - others[self.counts[ids]].sum()) for ids in self.ids], dtype=np.int64)
-        return np.resize(cold, len(self.work.nodes)), held
+        return held, np.resize(cold, self.num_batches)
 
 
 def sample_batches(
@@ -81,8 +94,7 @@ def sample_batches(
     checked = checked_fanouts(fanouts)
     sampler = TreeSampler(store.graph, checked, seed=seed, pool_index=0, labels=store.labels(), budget=budget)
     coding = Coding.of(checked, store.num_nodes, store.max_degree)
-    counts, ids = np.zeros(store.num_nodes, dtype=np.uint32), list[np.ndarray]()
-    sizes = list[tuple[int, ...]]()
+    ids, sizes = list[np.ndarray](), list[tuple[Any, ...]]()
     for k in range(min(BATCHES, len(batches))):
         batch = sampler.sample(batches[k])
         needed = working_bytes(len(batch.ids), len(batch.indices)) * 5 // 4
@@ -90,33 +102,28 @@ def sample_batches(
             break
         ids.append(batch.ids.astype(store.id_dtype))
         budget.reserve(sum(part.nbytes for part in ids), "ids of the batches looked at")
-        counts[batch.ids] += np.uint32(1)  # the ids of a batch are distinct
-        sizes.append(
-            (
-                len(batch.ids),
-                len(batch.indices),
-                int(batch.num_nodes[max(len(checked) - 1, 0)]),
-                int(batch.num_nodes[0]),
-                len(encode(batch, coding).data),
-                pages_touched(batch.ids, store.row_bytes()),
-            )
-        )
+        pages = pages_touched(batch.ids, store.row_bytes())
+        sizes.append((batch.num_nodes, batch.num_edges, _blob_bytes(encode(batch, coding)), pages))
         del batch  # or it would be held beside the next one
-    columns = np.resize(np.array(sizes, dtype=np.int64), (len(batches), len(sizes[0]))).T
-    nodes, edges, inner_nodes, of_seeds, pool_bytes, pages = np.ascontiguousarray(columns)
-    work = Workload(
-        num_nodes=store.num_nodes,
-        row_bytes=store.row_bytes(),
-        columns=store.table_columns(),
-        id_bytes=store.id_dtype.itemsize,
-        nodes=nodes,
-        edges=edges,
-        inner_nodes=inner_nodes,
-        seeds=of_seeds,
-        pool_bytes=pool_bytes,
-        pages=pages,
+    num_nodes, num_edges, blob_bytes, pages_of = (
+        np.array(column, dtype=np.int64) for column in zip(*sizes, strict=True)
     )
-    return Sampled(work, ids, counts, found.order)
+    measured = Sizes(num_nodes=num_nodes, num_edges=num_edges, blob_bytes=blob_bytes)
+    return Sampled(measured, pages_of, ids, _counted(ids, store.num_nodes), len(batches), found.order)
+
+
+def _counted(ids: list[np.ndarray], num_nodes: int) -> np.ndarray:
+    """(N,) uint32: in how many of the batches every node is."""
+    counts = np.zeros(num_nodes, dtype=np.uint32)
+    for of_batch in ids:
+        counts[of_batch] += np.uint32(1)  # the ids of a batch are distinct
+    return counts
+
+
+def _blob_bytes(encoded: EncodedBatch) -> np.ndarray:
+    """(L + 1,) int64: bytes of whole pages up to every ring."""
+    rings = slice(ring(0), None, 2)
+    return np.asarray(-(-(encoded.offset[rings] + encoded.bytes[rings]) // PAGE) * PAGE)
 
 
 def _cached_share(levels: np.ndarray, rows: int) -> np.ndarray:

@@ -92,7 +92,7 @@ def _break_even(plan: Plan) -> Iterator[str]:
 def _memory(plan: Plan) -> Iterator[str]:
     """Who holds what of the memory while training, as bars."""
     yield f"  memory   {format_size(plan.memory)}"
-    hits = plan.cache_hits / max(plan.requests, 1)
+    hits = plan.cache_hits / max(plan.chosen.requests, 1)
     said = {
         "loader": f"{plan.batches_ahead} {'batch' if plan.batches_ahead == 1 else 'batches'} in flight",
         "step": "fixed reserve; the trainer measures it",
@@ -106,10 +106,10 @@ def _memory(plan: Plan) -> Iterator[str]:
 
 def _notes(plan: Plan) -> Iterator[str]:
     c = plan.chosen
-    parts: Sequence[tuple[str, int]] = (("pool", c.pool_bytes), ("slots", c.slots_bytes), ("rows", c.rows_bytes))
-    cache = c.cache_rows * plan.row_bytes
-    held = parts if c.layout == "packed" else parts[:1]
-    listed = ", ".join(f"{name} {format_size(size)}" for name, size in (*held, ("cache", cache)) if size)
+    pool, cache = plan.candidate("direct").pool_bytes, c.cache_rows * plan.row_bytes
+    rows = c.disk_bytes - pool - c.slots_bytes - cache
+    parts = (("pool", pool), ("slots", c.slots_bytes), ("rows", rows), ("cache", cache))
+    listed = ", ".join(f"{name} {format_size(size)}" for name, size in parts if size)
     limit = "" if plan.disk is None else f" of {format_size(plan.disk)}"
     peak = f", {format_size(c.peak_disk_bytes)} while packing" if c.peak_disk_bytes > c.disk_bytes else ""
     yield f"  disk     {format_size(c.disk_bytes)}{limit}{peak}"

@@ -16,9 +16,11 @@ from gnnsys.planning.access import access_counts, hottest_nodes, hottest_rows
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.planning.choice import Plan, Request
 from gnnsys.planning.plan import estimate, planned
+from gnnsys.planning.workload import Sizes
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.sample import sample
 from gnnsys.samplers.seeds import Seeds
+from gnnsys.storage.aggregates import destinations
 from gnnsys.storage.files import (
     atomic_write,
     disk_errors,
@@ -32,13 +34,14 @@ from gnnsys.storage.files import (
     require_free,
     write_all,
 )
+from gnnsys.storage.folding import cached_row_bytes, folding_memory
 from gnnsys.storage.generation import Generation
 from gnnsys.storage.hint import resolve_store, write_hint
 from gnnsys.storage.lock import WriterLock
 from gnnsys.storage.manifest import NAME as MANIFEST
 from gnnsys.storage.manifest import Manifest, artefact_id, read_manifest, write_manifest
 from gnnsys.storage.pack import FORMAT, VERSION, Pack, generation_name
-from gnnsys.storage.packing import CACHED_NODE_BYTES, SHARD_BYTES, write_generation
+from gnnsys.storage.packing import CACHED_NODE_BYTES, SHARD_BYTES, Folding, write_generation
 from gnnsys.storage.plan_file import NAME as PLAN
 from gnnsys.storage.plan_file import plan_document, read_plan
 from gnnsys.storage.pool import Pool
@@ -64,6 +67,7 @@ def pack(
     disk: int | str | None = None,
     epochs: int = 10,
     layout: str = "packed",
+    aggregate: str | None = None,
     plan: Plan | None = None,
     workers: int | None = None,
     store: Store | str | Path | None = None,
@@ -77,12 +81,13 @@ def pack(
         source: a Store, sampled first with `seeds`, `fanouts`, `batch_size`, `seed` and `order` (see `sample`), or a
             Pool, whose files are linked into the pack (copied where they cannot be).
         memory: of packing, and of the training that the plan is for.
-        disk, epochs, layout, device_memory: see `plan`.
+        disk, epochs, layout, aggregate, device_memory: see `plan`.
         plan: follow this one, made for the same pool; `memory` is then only that of packing.
         workers: threads; changes no byte.
         store: where the Store of a Pool is; the pool's hint when None.
         speeds, shard_bytes: for tests: of the disk; a new file of rows begins beyond that size.
-        progress: called with ("sample" | "count" | "plan" | "cache" | "place" | "write", done, total).
+        progress: called with ("sample" | "count" | "plan" | "cache" | "place" | "write" | "fold", done,
+            total).
 
     Raises:
         ConfigError: the folder was begun with other options (says which), or an option is out of range.
@@ -92,7 +97,7 @@ def pack(
         CorruptStoreError: an input, or unfinished work, fails its checksum.
     """
     out = Path(out)
-    request = Request.of(memory, device_memory, disk, epochs, layout)
+    request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)
     threads = num_workers(workers)
     _check(source, fanouts, plan)
     make_output_folder(out)
@@ -106,7 +111,9 @@ def pack(
             sampling: dict[str, Any] = {"seeds": seeds, "fanouts": list(fanouts or ()), "batch_size": batch_size}
             sampling |= {"seed": seed, "memory": request.memory}
             if not (folder / "pool").exists():
-                estimate(source, layout=layout, speeds=speeds, **sampling)  # refuses what memory cannot do
+                estimate(
+                    source, layout=layout, aggregate=aggregate, speeds=speeds, **sampling
+                )  # refuses what memory cannot do
             pool = sample(source, folder / "pool", order=order, workers=threads, progress=progress, **sampling)
             found = source
         else:
@@ -139,19 +146,32 @@ class _Job:
         plan = self._checked(given) if given else self._remembered() or self._planned()
         if not (self._folder / MANIFEST).exists() and not (self._folder / PLAN).exists():
             require_free(self._folder, plan.chosen.peak_disk_bytes - plan.chosen.pool_bytes, "the pack")
+        folded = plan.layout == "pre-aggregated"
         return write_generation(
             self._folder,
             self._pool,
             self._store,
             layout=plan.layout,
             cache_rows=plan.cache_rows,
-            hottest=lambda: self._hottest(plan.cache_rows),
+            hottest=lambda: self._hottest(plan.cache_rows, self._pool.hops - folded),
             memory=self._request.memory,
+            folding=self._folding(plan) if folded else None,
             workers=self._workers,
             shard_bytes=shard_bytes,
             begun=lambda: atomic_write(self._folder / PLAN, plan_document(plan.to_json())),
             progress=self._progress,
         )
+
+    def _folding(self, plan: Plan) -> Folding:
+        """As many cached rows of the plain generation as folding can hold; they decide no byte of the result."""
+        assert plan.aggregate is not None
+        columns = self._store.table_columns()
+        sizes, dst = Sizes.of_pool(self._pool), destinations(self._pool)
+        work = sizes.workload(self._store)
+        batch = folding_memory(work.pool_bytes, work.nodes, work.edges, dst, work.row_bytes, columns)
+        room = max(self._request.memory - 2 * batch, 0) // cached_row_bytes(work.row_bytes, columns)
+        rows = min(plan.candidate("packed").cache_rows, room)
+        return Folding(how=plan.aggregate, cache_rows=rows, hottest=lambda: self._hottest(rows, self._pool.hops))
 
     def _planned(self) -> Plan:
         plan, access, cached = planned(
@@ -177,6 +197,7 @@ class _Job:
             disk=plan.disk,
             epochs=plan.epochs,
             requested=plan.requested,
+            aggregate=plan.aggregate,
         )
         same = request == self._request and (plan.pool_id, plan.store_id) == (self._pool.id, self._store.id)
         return plan if same else None
@@ -190,16 +211,18 @@ class _Job:
             )
         return plan
 
-    def _hottest(self, rows: int) -> np.ndarray:
-        """Asked for once: what `_planned` found is let go of, packing keeps its own copy."""
+    def _hottest(self, rows: int, hops: int) -> np.ndarray:
+        """The hottest nodes within so many hops. Asked for once: what `_planned` found is let go of, packing keeps its
+        own copy."""
         hot, self._hot = self._hot, None
-        return self._counted(rows) if hot is None else hot
+        return self._counted(rows, hops) if hot is None else hot
 
-    def _counted(self, rows: int) -> np.ndarray:
+    def _counted(self, rows: int, hops: int) -> np.ndarray:
         budget = Budget(self._request.memory)
         budget.reserve(CACHED_NODE_BYTES * rows, "cached nodes")
+        store = self._store
         access = access_counts(
-            self._pool, self._store.num_nodes, self._store.row_bytes(), budget, self._workers, self._progress
+            self._pool, store.num_nodes, store.row_bytes(), budget, self._workers, self._progress, hops
         )
         return hottest_nodes(access, hottest_rows(access, rows))
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from gnnsys.budget import DEFAULT_MEMORY, Budget
-from gnnsys.errors import MemoryBudgetError
+from gnnsys.errors import ConfigError, MemoryBudgetError
 from gnnsys.planning import cost
 from gnnsys.planning.access import Access, Cached, access_counts, counting_memory, hottest_rows, packed_counts
 from gnnsys.planning.calibrate import Speeds, speeds_of
 from gnnsys.planning.choice import Plan, Request, choose
-from gnnsys.planning.cost import Workload
+from gnnsys.planning.cost import Candidate
 from gnnsys.planning.estimated import sample_batches
+from gnnsys.planning.workload import Sizes, Workload
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.seeds import Seeds
 from gnnsys.storage.hint import resolve_store
@@ -36,11 +37,12 @@ def plan(
     disk: int | str | None = None,
     epochs: int = 10,
     layout: str = "auto",
+    aggregate: str | None = None,
     workers: int | None = None,
     speeds: Speeds | None = None,
     progress: Progress = silent,
 ) -> Plan:
-    """Price every layout of `pool` exactly, in two passes over its ids, and choose one.
+    """Price every layout of `pool` exactly, in two passes over its ids per way to pack, and choose one.
 
     Args:
         pool: the batches.
@@ -49,7 +51,9 @@ def plan(
         device_memory: 0; a cache on the device is not there yet.
         disk: bytes the pack may take; not limited when None.
         epochs: how many you plan to train; `auto` takes the layout that ends them first.
-        layout: `packed`, `direct` or `auto`.
+        layout: `packed`, `pre-aggregated`, `direct` or `auto`.
+        aggregate: what the first layer of the model does with its rows, before anything else and with fixed weights:
+            `mean` (SAGE), `sum` (GIN), `gcn` (SGC, and GCN without dropout). Only then is `pre-aggregated` offered.
         speeds: of the disk; remembered or measured when None.
 
     Raises:
@@ -59,7 +63,7 @@ def plan(
         InputDataError: the Store is not there, is another one, or has no features.
     """
     found = resolve_store(pool.path, store)
-    request = Request.of(memory, device_memory, disk, epochs, layout)
+    request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)
     return planned(pool, found, request, workers=workers, speeds=speeds, progress=progress)[0]
 
 
@@ -80,20 +84,25 @@ def planned(
         _refuse_counting(request, counting)
     while workers > 1 and counting_memory(num_nodes, largest, workers) > request.memory:
         workers -= 1
-    budget = Budget(request.memory)
-    access = access_counts(pool, num_nodes, row_bytes, budget, workers, progress)
-    work = _workload(pool, store, access.pages)
     making = max(packing_memory(num_nodes, pool.num_batches, largest, row_bytes), counting)
-    cached = hottest_rows(access, cost.cache_rows(work, request.memory, making))
-    cold = packed_counts(pool, access, cached, budget, workers, progress)
+    budget, sizes = Budget(request.memory), Sizes.of_pool(pool)
+    work, inner = sizes.workload(store), _inner(sizes, store, request)
+
+    def look(part: Workload, hops: int | None) -> tuple[Access, Cached, np.ndarray]:
+        access = access_counts(pool, num_nodes, row_bytes, budget, workers, progress, hops)
+        cached = hottest_rows(access, cost.cache_rows(part, request.memory, making))
+        return access, cached, packed_counts(pool, access, cached, budget, workers, progress, hops)
+
+    own = (0, np.zeros(pool.num_batches, dtype=np.int64))
+    if inner is not None and inner.row_bytes:
+        cached, cold = look(inner, pool.hops - 1)[1:]  # the counts go, or they would be held twice
+        own = cached.rows, cold
+    access, cached, cold = look(work, None)
     speeds = speeds or speeds_of(pool.path)
-    candidates = (
-        cost.packed(work, cold, cached.rows, making, speeds),
-        cost.direct(work, counting, speeds),
-    )
     made = choose(
-        candidates,
+        _candidates(work, inner, access.pages, (cached.rows, cold), own, making, counting, speeds),
         work,
+        inner,
         request,
         identity={"pool_id": pool.id, "store_id": store.id, "order": pool.order},
         requested_rows=access.num_requested,
@@ -115,6 +124,7 @@ def estimate(
     disk: int | str | None = None,
     epochs: int = 10,
     layout: str = "auto",
+    aggregate: str | None = None,
     speeds: Speeds | None = None,
 ) -> Plan:
     """The plan that a pool of these options would get, from 32 of its batches: sizes are scaled up, marked estimated.
@@ -122,19 +132,25 @@ def estimate(
     What the cache will answer is judged on batches that did not choose it, which errs on the careful side. The
     arguments and errors are those of `sample` and `plan`. With at most 32 batches nothing is estimated.
     """
-    request = Request.of(memory, device_memory, disk, epochs, layout)
+    request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)
     sampled = sample_batches(
         store, seeds=seeds, fanouts=fanouts, batch_size=batch_size, seed=seed, memory=request.memory
     )
-    work = sampled.work
+    sizes = sampled.whole()
+    work, inner = sizes.workload(store), _inner(sizes, store, request)
     largest = int(work.nodes.max())
     counting = counting_memory(work.num_nodes, largest)
     making = max(packing_memory(work.num_nodes, len(work.nodes), largest, work.row_bytes), counting)
-    cold, rows = sampled.cold(cost.cache_rows(work, request.memory, making))
     speeds = speeds or speeds_of(store.path)
+    plain = sampled.cold(cost.cache_rows(work, request.memory, making))
+    own = (0, np.zeros(len(work.nodes), dtype=np.int64))
+    if inner is not None and inner.row_bytes:
+        own = sampled.inner().cold(cost.cache_rows(inner, request.memory, making))
+    pages = np.resize(sampled.pages, len(work.nodes))
     return choose(
-        (cost.packed(work, cold, rows, making, speeds), cost.direct(work, counting, speeds)),
+        _candidates(work, inner, pages, plain, own, making, counting, speeds),
         work,
+        inner,
         request,
         identity={"pool_id": "", "store_id": store.id, "order": sampled.order},
         requested_rows=sampled.requested_rows,
@@ -143,19 +159,27 @@ def estimate(
     )
 
 
-def _workload(pool: Pool, store: Store, pages: np.ndarray) -> Workload:
-    return Workload(
-        num_nodes=store.num_nodes,
-        row_bytes=store.row_bytes(),
-        columns=store.table_columns(),
-        id_bytes=pool.id_dtype.itemsize,
-        nodes=pool.num_nodes[:, -1],
-        edges=pool.num_edges.sum(axis=1),
-        inner_nodes=pool.num_nodes[:, max(pool.hops - 1, 0)],
-        seeds=pool.num_nodes[:, 0],
-        pool_bytes=np.array([pool.blob_bytes(k) for k in range(pool.num_batches)], dtype=np.int64),
-        pages=pages,
-    )
+def _inner(sizes: Sizes, store: Store, request: Request) -> Workload | None:
+    """What an epoch asks of a pre-aggregated pack; None when the model was not said to have such a first layer."""
+    if request.requested == "pre-aggregated" and not sizes.hops:
+        raise ConfigError("GS-CFG-308", "batches without hops have no first layer to fold", hint="Give fanouts.")
+    return sizes.folded(store, request.aggregate) if request.aggregate and sizes.hops else None
+
+
+def _candidates(
+    work: Workload,
+    inner: Workload | None,
+    pages: np.ndarray,
+    plain: tuple[int, np.ndarray],
+    own: tuple[int, np.ndarray],
+    making: int,
+    counting: int,
+    speeds: Speeds | None,
+) -> tuple[Candidate, ...]:
+    """Every layout priced; `plain` and `own` are rows in the cache and cold rows (K,), of all nodes and of `inner`."""
+    packed = cost.packed(work, plain[1], plain[0], making, speeds)
+    folded = () if inner is None else (cost.preaggregated(work, inner, packed, own[1], own[0], speeds),)
+    return (packed, *folded, cost.direct(work, pages, counting, speeds))
 
 
 def _refuse_counting(request: Request, counting: int) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.loading.loader import Loader
-from gnnsys.loading.opening import open_source
+from gnnsys.loading.opening import open_source, packed_generation
 from gnnsys.models.registry import NAMES, build, identity
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.hint import resolve_store
@@ -155,7 +155,8 @@ def shapes_digest(model: nn.Module) -> str:
 def _decisive(
     config: TrainConfig, opened: Opened, graph: Store | None, task: Task, model: dict[str, Any]
 ) -> dict[str, Any]:
-    """Everything that decides the weights. A pack counts by its pool: its layout does not change a batch."""
+    """Everything that decides the weights. A pack counts by its pool: its layout does not change a batch, but that
+    aggregates folded into it are sums rounded in another place."""
     if isinstance(opened, Store):
         assert graph is not None
         seeds = as_seeds(graph, task.seeds(graph, "train"))
@@ -163,6 +164,9 @@ def _decisive(
     else:
         pool = opened.pool if isinstance(opened, Pack) else opened
         source = {"pool": pool.id, "order": pool.order}
+        packed = packed_generation(opened, config.rows)
+        if packed is not None and packed.aggregates is not None:
+            source["aggregate"] = packed.aggregates.how
     _refuse_order(task, str(source["order"]))
     identity = task.identity() if hasattr(task, "identity") else {}
     return {

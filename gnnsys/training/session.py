@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gnnsys.budget import GrowthMeter, give_back_freed_blocks
 from gnnsys.errors import ConfigError, InterruptedWorkError
 from gnnsys.loading.loader import Loader
+from gnnsys.models.fold import refuse_folded
 from gnnsys.progress import Progress, silent
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import atomic_write
@@ -155,6 +156,8 @@ class _Session:
         job.model = model = job.make_model().to(self._device)
         loader = job.make_loader(self._device)
         with closing(loader) if job.own_loader else nullcontext():
+            if loader.aggregate is not None:
+                refuse_folded(model, loader.aggregate)
             task, own = job.task, job.own_loader
             self._budget = share_memory(model, task, loader, self._config, self._device, resize=own)
             self._begin()

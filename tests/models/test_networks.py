@@ -1,4 +1,4 @@
-"""Sage, Gcn and Mlp: the checks that every model must pass, and dense references over whole graphs."""
+"""The networks by name: the checks that every model must pass, and dense references over whole graphs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +12,12 @@ from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError
 from gnnsys.models.fold import fold
 from gnnsys.models.gcn import Gcn
+from gnnsys.models.gin import Gin
 from gnnsys.models.layers import SLAB_COLUMNS, GcnLayer, SageLayer
 from gnnsys.models.mlp import Mlp
 from gnnsys.models.registry import NAMES, build
 from gnnsys.models.sage import Sage
+from gnnsys.models.sgc import Sgc
 from gnnsys.models.stack import Stack
 
 SEEDS = [4, 0, 1, 9]
@@ -54,10 +56,17 @@ def dense_answer(model: nn.Module, tree: Any) -> Tensor:
             h = h @ weights["lin_self.weight"].T + mean @ h @ weights["lin_neigh.weight"].T + weights["lin_neigh.bias"]
         elif isinstance(model, Gcn):
             h = normalised @ h @ weights["lin.weight"].T + weights["lin.bias"]
+        elif isinstance(model, Gin):
+            h = a @ h + (1 + weights["eps"]) * h
+            h = (h @ weights["lin_in.weight"].T + weights["lin_in.bias"]).relu()
+            h = h @ weights["lin_out.weight"].T + weights["lin_out.bias"]
+        elif isinstance(model, Sgc):
+            h = normalised @ h
+            h = h @ weights["lin.weight"].T + weights["lin.bias"] if "lin.weight" in weights else h
         else:
             assert isinstance(model, Mlp)
             h = h @ weights["lin.weight"].T + weights["lin.bias"]
-        h = h.relu() if number + 1 < len(model.layers) else h
+        h = h.relu() if number + 1 < len(model.layers) and not isinstance(model, Sgc) else h
     return h
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from gnnsys.planning import cost
 from gnnsys.planning.calibrate import Speeds
-from gnnsys.planning.cost import Workload, break_even, cache_share, loader_bytes, step_bytes
+from gnnsys.planning.cost import break_even, cache_share, loader_bytes, step_bytes
+from gnnsys.planning.workload import Workload
 from gnnsys.storage.packing import CACHED_NODE_BYTES
 
 GIB = 1 << 30
@@ -28,7 +29,6 @@ def workload(num_nodes: int, nodes: list[int], row_bytes: int = 512) -> Workload
         inner_nodes=count // 3,
         seeds=count // 30,
         pool_bytes=(12 * count + 4095) // 4096 * 4096,
-        pages=count,
     )
 
 
@@ -62,7 +62,7 @@ def test_runs_and_slots_are_counted_in_whole_pages() -> None:
 
 
 def test_direct_reads_a_page_for_every_page_touched() -> None:
-    priced = cost.direct(workload(1000, [100, 50]), 0, None)
+    priced = cost.direct(workload(1000, [100, 50]), np.array([100, 50]), 0, None)
     assert priced.rows_bytes == 150 * 4096
     assert priced.read_amplification == pytest.approx(8.0)
     assert priced.written_bytes == priced.slots_bytes == 0
@@ -76,13 +76,13 @@ def test_an_epoch_is_bound_by_the_slower_of_reading_and_copying() -> None:
     priced = cost.packed(work, cold, 0, 0, slow)
     assert priced.epoch_s == pytest.approx(priced.bytes / 1e6)
     assert priced.prepare_s == pytest.approx(10_000 * 512 / 1e6, rel=1e-3)
-    assert cost.direct(work, 0, replace(slow, random=100)).epoch_s == pytest.approx(10 + 12_288 / 1e6)
+    assert cost.direct(work, work.nodes, 0, replace(slow, random=100)).epoch_s == pytest.approx(10 + 12_288 / 1e6)
 
 
 def test_packing_has_paid_after_prepare_over_what_an_epoch_saves() -> None:
     work = workload(10, [1])
     packed = replace(cost.packed(work, np.array([1]), 0, 0, None), prepare_s=10.0, epoch_s=1.0)
-    direct = replace(cost.direct(work, 0, None), prepare_s=0.0, epoch_s=4.0)
+    direct = replace(cost.direct(work, work.nodes, 0, None), prepare_s=0.0, epoch_s=4.0)
     assert break_even(packed, direct) == 4
     assert break_even(replace(packed, epoch_s=4.0), direct) is None
     assert break_even(replace(packed, epoch_s=None), direct) is None

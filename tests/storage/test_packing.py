@@ -22,7 +22,8 @@ from gnnsys.storage import placing, scatter
 from gnnsys.storage.checksums import chunk_sum
 from gnnsys.storage.files import PAGE
 from gnnsys.storage.generation import CACHE_ROWS, Generation
-from gnnsys.storage.packing import run_layout, write_generation
+from gnnsys.storage.packing import write_generation
+from gnnsys.storage.pages import run_layout
 from gnnsys.storage.placing import place
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.store import Store

@@ -342,7 +342,8 @@ def test_an_index_whose_numbers_do_not_agree_is_refused(pool: Pool, name: str, d
         assert error.code == "GS-STORE-007"
     else:  # other counts that take just as much room: nothing outside a section will be read
         assert name in ("num_nodes", "num_edges")
-        assert (before == expected_bytes(index.num_nodes, index.num_edges, index.num_pairs, pool.coding)).all()
+        after = expected_bytes(index.num_nodes, index.num_edges, index.num_pairs, pool.coding)
+        assert (before == after)[pool.bytes > 0].all()
 
 
 def test_blobs_beyond_the_end_of_their_shard_are_refused(pool: Pool) -> None:
