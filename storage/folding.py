@@ -118,7 +118,7 @@ def _write(
                 return _folded(pool.read(k, labels=False), cache, _floats(run, plain.dtype), plain.slots(k), how, plain)
 
             try:
-                with in_order(fold, todo, workers, ahead=0) as runs:
+                with in_order(fold, todo, workers, ahead=1) as runs:
                     for run in runs:
                         writer.append(run)
                         del run  # or it would be held beside the next one

@@ -14,9 +14,9 @@ import pytest
 import gnnsys as gs
 from gnnsys.cli.inspect import problems_of
 from gnnsys.errors import InputDataError, InterruptedWorkError
-from tests.crash.verbs import INGEST, PACK, TRAIN, Golden, Verb, finish, start
+from tests.crash.verbs import FOLD, INGEST, PACK, TRAIN, Golden, Verb, finish, start
 
-OPEN = {"store": gs.Store.open, "pack": gs.Pack.open, "run": gs.Run.open}
+OPEN = {"store": gs.Store.open, "pack": gs.Pack.open, "folded": gs.Pack.open, "run": gs.Run.open}
 
 
 def _kill_and_repeat(verb: Verb, golden: Golden, out: Path, kills: int, rng: random.Random) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _check(verb: Verb, golden: Golden, tmp_path: Path, kills: int, seed: int) ->
         assert problems_of(made, deep=True) == []
 
 
-@pytest.mark.parametrize("verb", [INGEST, PACK, TRAIN], ids=lambda v: v.name)
+@pytest.mark.parametrize("verb", [INGEST, PACK, FOLD, TRAIN], ids=lambda v: v.name)
 def test_two_kills_leave_the_same_result(verb: Verb, golden: Golden, tmp_path: Path) -> None:
     _check(verb, golden, tmp_path, kills=2, seed=1)
 
@@ -81,7 +81,9 @@ def test_a_kill_inside_an_epoch_resumes_inside_it(golden: Golden, tmp_path: Path
 @pytest.mark.crash
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize(("verb", "kills"), [(INGEST, 2), (PACK, 3), (TRAIN, 4)], ids=["ingest", "pack", "train"])
+@pytest.mark.parametrize(
+    ("verb", "kills"), [(INGEST, 2), (PACK, 3), (FOLD, 3), (TRAIN, 4)], ids=lambda v: getattr(v, "name", "")
+)
 def test_chains_of_kills_leave_the_same_result(
     verb: Verb, kills: int, seed: int, golden: Golden, tmp_path: Path
 ) -> None:

@@ -30,6 +30,15 @@ PACK = Verb(
     ("pool_id", "pool_digest", "pack_id", "pack_digest"),
     "pack",
 )
+FOLD = Verb(
+    "fold",
+    (
+        *("pack", "{golden}/store", "{out}/folded", "--fanouts", "10,5", "--batch-size", "128", "--memory", "32MiB"),
+        *("--layout", "pre-aggregated", "--aggregate", "mean"),
+    ),
+    PACK.lasting,
+    "folded",
+)
 TRAIN = Verb(
     "train",
     (
