@@ -15,7 +15,7 @@ from gnnsys.bench.tables import rows_table
 from gnnsys.cli.common import Json, emit
 from gnnsys.errors import ConfigError
 
-CASES = ("pack", "read", "sample")
+CASES = ("epoch", "pack", "read", "sample")
 
 
 def bench(
