@@ -49,12 +49,18 @@ def look_up(indptr, nodes, first, degree):
 
 
 @numba.njit(nogil=True, cache=True)
-def count_edges(degree, fanout, ptr):
-    """ptr[1:] (n + 1,) int32 <- where the edges of every node end, when it has min(degree, fanout) of them, all when
-    fanout < 0, and the first one's begin at ptr[0]; returns the end of the last, which may not fit."""
+def count_edges(degree, fanout, replace, ptr):
+    """ptr[1:] (n + 1,) int32 <- where the edges of every node end, when it has min(degree, fanout) of them (with
+    `replace` fanout, unless degree is 0), all when fanout < 0, and the first one's begin at ptr[0]; returns the end of
+    the last, which may not fit."""
     end = np.int64(ptr[0])
     for i in range(degree.shape[0]):
-        end += degree[i] if fanout < 0 else min(degree[i], fanout)
+        if fanout < 0:
+            end += degree[i]
+        elif replace:
+            end += fanout if degree[i] > 0 else 0
+        else:
+            end += min(degree[i], fanout)
         ptr[i + 1] = end
     return end
 
@@ -88,6 +94,18 @@ def draw_positions(nodes, first, degree, ptr, key, out):
             out[k] = first[i] + j if taken else position
             j += 1
         start = stop
+
+
+@numba.njit(nogil=True, cache=True)
+def draw_replaced(nodes, first, degree, ptr, key, out):
+    """As `draw_positions`, but every draw is among all positions."""
+    start = np.int64(0)
+    for i in range(nodes.shape[0]):
+        state = _mix(key + np.uint64(nodes[i] + 1) * _GOLDEN)
+        for k in range(start, start + np.int64(ptr[i + 1] - ptr[i])):
+            state += _GOLDEN
+            out[k] = first[i] + _below(_mix(state), np.int64(degree[i]))
+        start += np.int64(ptr[i + 1] - ptr[i])
 
 
 @numba.njit(nogil=True, cache=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ import numpy as np
 from gnnsys.budget import DEFAULT_MEMORY, Budget
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.batches import SeedBatches, seed_batches
+from gnnsys.samplers.draws import Draw, make_draw
 from gnnsys.samplers.seeds import Order, Seeds, SplitStore, as_seeds
 from gnnsys.samplers.tree import Topology, TreeSampler, checked_fanouts, stamp_bytes, working_bytes
 from gnnsys.storage.blob import Coding, EncodedBatch, encode, num_sections
@@ -38,6 +39,8 @@ class SampledStore(SplitStore, Protocol):
     @property
     def path(self) -> Path: ...
     @property
+    def num_edges(self) -> int: ...
+    @property
     def max_degree(self) -> int: ...
     @property
     def graph(self) -> Topology: ...
@@ -54,6 +57,8 @@ def sample(
     seed: int = 0,
     pool_index: int = 0,
     order: Order | None = None,
+    weights: np.ndarray | None = None,
+    replace: bool = False,
     memory: int | str = DEFAULT_MEMORY,
     workers: int | None = None,
     progress: Progress = silent,
@@ -67,22 +72,26 @@ def sample(
         batch_size: seeds, or pairs before negatives, per batch; the last batch may be short.
         seed, pool_index: two pools with the same numbers are equal.
         order: `shuffle` or `fixed`; as the seeds say when None.
+        weights: (E,) at least 0, in the order of `store.graph.indices`: edges are drawn in proportion to them, and
+            those of weight 0 never; uniformly when None.
+        replace: draw with replacement: a node with any in-edges gets as many as the fanout says. -1 still takes all.
         memory: bytes, or a size like `2GiB`; as many batches are in flight as fit, at most `workers` + 1.
         workers: threads, one per core when None. The bytes written do not depend on it.
         progress: called with ("sample", batches done, batches in all) after every batch.
 
     Raises:
-        InputDataError: seeds are empty, repeated, or not nodes of the graph. Nothing is written.
+        InputDataError: seeds are empty, repeated, or not nodes of the graph; weights do not fit it. Nothing is written.
         ConfigError: an option is out of range, or `out` holds a pool made with others.
         MemoryBudgetError: not even one batch fits into `memory`.
         DiskSpaceError: the pool does not fit on the disk.
     """
     found = as_seeds(store, seeds)
-    found = replace(found, order=order or found.order)
+    found = dataclasses.replace(found, order=order or found.order)
     budget = Budget(parse_size(memory))
     budget.reserve(ORDER_BYTES * len(found), "the order of the seeds")
     batches = seed_batches(found, batch_size, seed, pool_index)
     threads = num_workers(workers)
+    draw, weights_digest = make_draw(weights, replace, store.num_edges)
     parameters: dict[str, Any] = {
         "seeds": seeds if isinstance(seeds, str) else found.digest,
         "fanouts": checked_fanouts(fanouts),
@@ -91,42 +100,29 @@ def sample(
         "pool_index": pool_index,
         "order": found.order,
         "pairs": found.options,
+        "weights": weights_digest,
+        "replace": replace,
     }
     inputs = {"store": store.id}
     with Stage(Path(out), FORMAT, VERSION, inputs=inputs, parameters=parameters, parts=PARTS) as stage:
         if stage.finished is None:
-            hops = len(parameters["fanouts"])
-            # Index and its columns, in rows and again one by one.
-            budget.reserve(16 * len(batches) * (3 * num_sections(hops) + 2 * hops + 3), "the index of the pool")
-            tables = threads * stamp_bytes(store.num_nodes)
-            stamped = tables <= budget.left // 4
-            if stamped:
-                budget.reserve(tables, "tables of stamps")
-            sampler = TreeSampler(
-                store.graph,
-                fanouts,
-                seed=seed,
-                pool_index=pool_index,
-                labels=store.labels(),
-                budget=budget,
-                stamped=stamped,
-            )
             write_hint(stage.folder, store.path, store.id)
-            coding = Coding.of(parameters["fanouts"], store.num_nodes, store.max_degree)
-            _fill(stage, sampler, batches, coding, budget, threads, progress)
+            _fill(stage, store, batches, draw, budget, threads, progress)
     return Pool.open(out)
 
 
 def _fill(
     stage: Stage,
-    sampler: TreeSampler,
+    store: SampledStore,
     batches: SeedBatches,
-    coding: Coding,
+    draw: Draw,
     budget: Budget,
     workers: int,
     progress: Progress,
 ) -> None:
     """Append every batch that the journal does not have, then commit."""
+    sampler = _sampler(store, draw, stage.parameters, len(batches), budget, workers)
+    coding = Coding.of(sampler.fanouts, store.num_nodes, store.max_degree)
 
     def make(k: int) -> EncodedBatch:
         return encode(sampler.sample(batches[k]), coding)
@@ -144,6 +140,29 @@ def _fill(
         writer.finish()
     finally:
         writer.close()
+
+
+def _sampler(
+    store: SampledStore, draw: Draw, parameters: Mapping[str, Any], num_batches: int, budget: Budget, workers: int
+) -> TreeSampler:
+    """The sampler, once the index of the pool and, where they are small enough, tables of stamps have their share."""
+    hops = len(parameters["fanouts"])
+    # Index and its columns, in rows and again one by one.
+    budget.reserve(16 * num_batches * (3 * num_sections(hops) + 2 * hops + 3), "the index of the pool")
+    tables = workers * stamp_bytes(store.num_nodes)
+    stamped = tables <= budget.left // 4
+    if stamped:
+        budget.reserve(tables, "tables of stamps")
+    return TreeSampler(
+        store.graph,
+        parameters["fanouts"],
+        seed=parameters["seed"],
+        pool_index=parameters["pool_index"],
+        labels=store.labels(),
+        budget=budget,
+        draw=draw,
+        stamped=stamped,
+    )
 
 
 def _in_order(make: Callable[[int], EncodedBatch], todo: range, workers: int, budget: Budget) -> Iterator[EncodedBatch]:

@@ -20,6 +20,7 @@ from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.keys import derive
 from gnnsys.samplers import kernels
 from gnnsys.samplers.batches import SeedBatch, check_key
+from gnnsys.samplers.draws import Draw, Hidden, Uniform
 from gnnsys.samplers.numbering import HashTable, Numbering, Stamps, grown
 from gnnsys.samplers.seeds import refuse_outside
 from gnnsys.storage.blob import PoolBatch
@@ -73,6 +74,7 @@ class TreeSampler:
         seed, pool_index: part of every random key.
         labels: (N,) int64; those of the seeds go into the batch (node tasks).
         budget: a batch that alone does not fit into what is left of it is refused before its edges are fetched.
+        draw: which in-edges of a node are drawn; uniformly, each at most once, when None.
         stamped: number nodes by a table of `stamp_bytes` per call at a time, which is faster, and not by a hash table.
 
     Raises:
@@ -88,6 +90,7 @@ class TreeSampler:
         pool_index: int = 0,
         labels: np.ndarray | None = None,
         budget: Budget | None = None,
+        draw: Draw | None = None,
         stamped: bool = False,
     ) -> None:
         check_key(seed, pool_index)
@@ -97,6 +100,7 @@ class TreeSampler:
         self._labels = labels
         self._limit = None if budget is None else budget.left
         self._key = (seed, pool_index)
+        self._draw = draw or Uniform()
         self._stamped = stamped
         # A deque and no lock: as many are made as batches are sampled at once.
         self._idle: deque[_Scratch] = deque()
@@ -132,20 +136,20 @@ class TreeSampler:
     def _sample(self, batch: SeedBatch, scratch: _Scratch) -> PoolBatch:
         numbering = scratch.numbering
         numbering.begin(batch.ids)
-        hidden = _Hidden(self._indptr, self._indices, batch)
+        cut = _CutOut(self._indptr, self._indices, batch)
+        hidden: Hidden = cut
         self._look_up(scratch, 0)
-        scratch.degree[: numbering.count] -= hidden.counts
+        scratch.degree[: numbering.count] -= cut.counts
         num_nodes, num_edges = [0, numbering.count], 0
         for h, fanout in enumerate(self.fanouts, start=1):
             start, stop = num_nodes[-2:]
+            ring, first = numbering.ids[start:stop], scratch.first[start:stop]
             degree, ptr = scratch.degree[start:stop], scratch.ptr[start : stop + 1]
-            end = self._checked_end(batch.index, stop, kernels.count_edges(degree, fanout, ptr))
+            end = self._checked_end(batch.index, stop, self._draw.count(first, degree, fanout, hidden, ptr))
             positions, sources, out = scratch.edges(num_edges, end)
             key = np.uint64(derive(*self._key, batch.index, h))
-            ring, first = numbering.ids[start:stop], scratch.first[start:stop]
-            kernels.draw_positions(ring, first, degree, ptr, key, positions)
-            if h == 1:
-                hidden.skip(ptr, positions)
+            self._draw.positions(ring, first, degree, ptr, key, fanout, hidden, positions)
+            hidden = _NoneHidden  # in-edges of seeds are drawn in the first hop only
             kernels.fetch_sources(self._indices, positions, sources)
             numbering.number(sources, out)
             self._look_up(scratch, stop)
@@ -223,30 +227,30 @@ class _Scratch:
         return self._positions[:count], self._sources[:count], self.indices[start:end]
 
 
-class _Hidden:
+class _NoneHidden:
+    ptr = begin = end = np.zeros(0, dtype=np.int64)
+
+
+class _CutOut:
     """Edges into the seeds that must not be drawn: the batch's positive pairs, all their parallel copies.
 
     Only seeds can have hidden in-edges, because both ends of a pair are seeds; so only hop 1 asks.
 
     Attributes:
         counts: (B,) int32 hidden in-edges per seed.
+        ptr, begin, end: their ranges, see `draws.Hidden`.
     """
 
     def __init__(self, indptr: np.ndarray, indices: np.ndarray, batch: SeedBatch) -> None:
         self.counts = np.zeros(len(batch.ids), dtype=np.int32)
-        self._ptr = np.zeros(0, dtype=np.int64)
+        self.ptr = self.begin = self.end = np.zeros(0, dtype=np.int64)
         if batch.exclude == "none" or batch.pairs is None or batch.pair_label is None:
             return
         edges = batch.pairs[batch.pair_label != 0]
         if batch.exclude == "self+reverse":
             edges = np.concatenate([edges, edges[:, ::-1]])
         into, sources = np.unique(np.stack([edges[:, 1], batch.ids[edges[:, 0]]]), axis=1)
-        self._begin, self._end = np.empty((2, len(into)), dtype=np.int64)
-        kernels.find_hidden(indptr, indices, batch.ids[into], sources, self._begin, self._end)
-        self._ptr = np.searchsorted(into, np.arange(len(batch.ids) + 1))
-        np.add.at(self.counts, into, (self._end - self._begin).astype(np.int32))
-
-    def skip(self, ptr: np.ndarray, positions: np.ndarray) -> None:
-        """Turn positions among the visible in-edges of the seeds into positions among all, in place."""
-        if len(self._ptr):
-            kernels.skip_hidden(ptr, self._ptr, self._begin, self._end, positions)
+        self.begin, self.end = np.empty((2, len(into)), dtype=np.int64)
+        kernels.find_hidden(indptr, indices, batch.ids[into], sources, self.begin, self.end)
+        self.ptr = np.searchsorted(into, np.arange(len(batch.ids) + 1))
+        np.add.at(self.counts, into, (self.end - self.begin).astype(np.int32))

@@ -247,12 +247,19 @@ class Pool:
             found.append(f"{self._where(k)}: a gap between sections is not zero")
         if len(np.unique(batch.ids)) != len(batch.ids):
             found.append(f"{self._where(k)}: a node is listed twice")
-        sampled = np.diff(batch.indptr)
-        limit = np.repeat(self.fanouts, np.diff(batch.num_nodes[:-1], prepend=0))
-        allowed = np.where(limit < 0, batch.degree[: len(sampled)], np.minimum(limit, batch.degree[: len(sampled)]))
-        if (sampled != allowed).any():
-            found.append(f"{self._where(k)}: a node has not min(degree, fanout) edges")
+        if not self._edges_follow(batch):
+            found.append(f"{self._where(k)}: a node has not as many edges as degree and fanout say")
         return found
+
+    def _edges_follow(self, batch: PoolBatch) -> bool:
+        """Every node has min(degree, fanout) edges, with replacement the fanout when it has any; weights of 0, which
+        are not known here, may leave it fewer."""
+        sampled, parameters = np.diff(batch.indptr), self.manifest.parameters
+        degree = batch.degree[: len(sampled)].astype(np.int64)
+        fanout = np.repeat(np.array(self.fanouts, dtype=np.int64), np.diff(batch.num_nodes[:-1], prepend=0))
+        chosen = np.where(degree > 0, fanout, 0) if parameters.get("replace") else np.minimum(fanout, degree)
+        expected = np.where(fanout < 0, degree, chosen)
+        return bool((sampled <= expected if parameters.get("weights") else sampled == expected).all())
 
 
 def _shards(folder: Path, manifest: Manifest) -> list[FileEntry]:

@@ -63,6 +63,7 @@ class Stage:
 
     Attributes:
         id: identity of the artefact, known before the work.
+        parameters: as given.
         finished: the manifest when there is nothing left to do.
         done: payload of every finished unit, by unit name, in the order they finished.
         work: folder for scratch files, removed by `commit`.
@@ -91,7 +92,7 @@ class Stage:
         self.finished: Manifest | None = None
         self.done: dict[str, dict[str, Any]] = {}
         self._kind, self._version = kind, version
-        self._inputs, self._parameters = dict(inputs), dict(parameters)
+        self._inputs, self.parameters = dict(inputs), dict(parameters)
         self._journal = -1
         self._journal_bytes = 0
         self._stack = ExitStack()
@@ -136,7 +137,7 @@ class Stage:
             version=self._version,
             id=self.id,
             inputs=self._inputs,
-            parameters=self._parameters,
+            parameters=self.parameters,
             counts=dict(counts),
             files=tuple(sorted(files, key=lambda f: f.path)),
         )
@@ -165,7 +166,7 @@ class Stage:
         remove_temps(self.work)
         (self.work / _VOID).unlink(missing_ok=True)
         if not begun.exists():
-            stage = {"id": self.id, "inputs": self._inputs, "parameters": self._parameters}
+            stage = {"id": self.id, "inputs": self._inputs, "parameters": self.parameters}
             atomic_write(begun, canonical_json(stage))
         self._open_journal()
 
@@ -183,7 +184,7 @@ class Stage:
     def _refuse_other(self, other_id: str, inputs: Mapping[str, Any], parameters: Mapping[str, Any], hint: str) -> None:
         if other_id == self.id:
             return
-        changes = [*difference(inputs, self._inputs), *difference(parameters, self._parameters)]
+        changes = [*difference(inputs, self._inputs), *difference(parameters, self.parameters)]
         raise ConfigError(
             "GS-CFG-010",
             f"{self.folder}: was made with other inputs or options ({'; '.join(changes) or 'another format version'})",

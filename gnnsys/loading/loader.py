@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -55,7 +55,8 @@ class Loader:
         device: where the tensors of a batch are put.
         verify: check what is read when it is `first` read, `always`, or `off`. An open Pack keeps its own choice
             for rows.
-        seeds, fanouts, batch_size, order, resample: how a Store is sampled; `resample` draws every epoch anew.
+        seeds, fanouts, batch_size, order, weights, replace, resample: how a Store is sampled, as for `sample`;
+            `resample` draws every epoch anew.
 
     Raises:
         ConfigError: an option does not fit the source.
@@ -84,6 +85,8 @@ class Loader:
         fanouts: Sequence[int] | None = None,
         batch_size: int = 1024,
         order: Order | None = None,
+        weights: np.ndarray | None = None,
+        replace: bool = False,
         resample: bool = True,
     ) -> None:
         _check(prefetch=prefetch, workers=workers, rank=rank, world_size=world_size)
@@ -91,6 +94,7 @@ class Loader:
         self._opened = open_source(source, verify)
         self._owned = self._opened is not source
         sampling = {"seeds": seeds, "fanouts": fanouts, "batch_size": batch_size, "order": order, "resample": resample}
+        sampling |= {"weights": weights, "replace": replace}
         names = tables if with_x else ()
         folded = open_folded(self._opened, names, rows=rows, hops=hops)
         if folded is not None:
@@ -262,7 +266,7 @@ class Loader:
         if not self._maker.source.is_same_every_epoch():
             # who is in it is known only now: planning it later would sample it again
             self._planned[batch.pool_index, batch.index] = int(io["bytes_read"])
-        batch = replace(batch, io=io)
+        batch = dataclasses.replace(batch, io=io)
         return batch if self.device.type == "cpu" else batch.to(self.device, non_blocking=True)
 
     def _planned_batch(self, epoch: int, k: int) -> int:
@@ -316,10 +320,10 @@ def _batch_source(
                 "GS-CFG-409", "a Store is sampled as it is read: fanouts are missing", hint="E.g. fanouts=[10, 5]."
             )
         return StoreSource(opened, seed=seed, hops=hops, labels=labels, **sampling)
-    if sampling["fanouts"] is not None or sampling["order"] is not None:
+    if any(sampling[what] is not None for what in ("fanouts", "order", "weights")) or sampling["replace"]:
         raise ConfigError(
             "GS-CFG-409",
-            f"{opened.path}: was sampled already; fanouts and order cannot be chosen any more",
+            f"{opened.path}: was sampled already; fanouts, order, weights and replace cannot be chosen any more",
             hint="Leave them out, or make another pack.",
         )
     return PoolSource(opened.pool if isinstance(opened, Pack) else opened, hops=hops, labels=labels, verify=verify)

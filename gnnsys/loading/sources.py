@@ -5,9 +5,9 @@ Both give the same thing, a PoolBatch, and the same batches for the same seed, s
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from gnnsys.errors import ConfigError
 from gnnsys.loading.scratch import Scratch
 from gnnsys.samplers.batches import SeedBatches, seed_batches
+from gnnsys.samplers.draws import make_draw
 from gnnsys.samplers.seeds import Order, Seeds, as_seeds
 from gnnsys.samplers.tree import TreeSampler, checked_fanouts, stamp_bytes, working_bytes
 from gnnsys.storage.blob import PoolBatch
@@ -129,6 +130,7 @@ class StoreSource:
         seeds: name of a split, node ids, or Seeds.
         hops: deliver (and sample) the inner hops only.
         labels: attach labels of the seeds.
+        weights, replace: how edges are drawn, as for `sample`.
         resample: sample every epoch anew (pool index = epoch), else every epoch repeats pool index 0.
     """
 
@@ -140,6 +142,8 @@ class StoreSource:
         fanouts: Sequence[int],
         batch_size: int,
         order: Order | None,
+        weights: np.ndarray | None,
+        replace: bool,
         seed: int,
         resample: bool,
         hops: int | None,
@@ -147,14 +151,15 @@ class StoreSource:
     ) -> None:
         self._store = store
         self.seeds = _ordered(as_seeds(store, seeds), order)
-        self._batch_size, self._seed, self._resample = batch_size, seed, resample
+        self._batch_size, self._seed, self._resample, self._replace = batch_size, seed, resample, replace
         fanouts = checked_fanouts(fanouts)
         self.hops = checked_hops(hops, len(fanouts))
         self._fanouts = self.fanouts = fanouts[: self.hops]
+        self._draw, weights_digest = make_draw(weights, replace, store.num_edges)
         self._labels = store.labels() if labels else None
         self.order: str = self.seeds.order
         self.num_batches = len(seed_batches(self.seeds, batch_size, seed))
-        self.id = self._identity(fanouts)
+        self.id = self._identity(fanouts, weights_digest, replace)
         # Stamps where they at most double what a batch takes anyway.
         self._stamped = stamp_bytes(store.num_nodes) <= working_bytes(*self.largest()[1:])
         self._lock = threading.Lock()
@@ -183,9 +188,11 @@ class StoreSource:
         seeds = nodes = min(ring, self._store.num_nodes)
         edges = 0
         for fanout in self._fanouts:
-            drawn = min(ring * (self._store.max_degree if fanout < 0 else fanout), self._store.num_edges)
+            drawn = ring * (self._store.max_degree if fanout < 0 else fanout)
+            drawn = drawn if self._replace else min(drawn, self._store.num_edges)
             ring = min(drawn, self._store.num_nodes - nodes)
-            nodes, edges = nodes + ring, min(edges + drawn, self._store.num_edges)
+            nodes, edges = nodes + ring, edges + drawn
+            edges = edges if self._replace else min(edges, self._store.num_edges)
         return seeds, nodes, edges
 
     def most_nodes(self) -> int:
@@ -207,13 +214,14 @@ class StoreSource:
                     seed=self._seed,
                     pool_index=pool_index,
                     labels=self._labels,
+                    draw=self._draw,
                     stamped=self._stamped,
                 )
                 self._pass = (pool_index, batches, sampler)
             return self._pass[1:]
 
-    def _identity(self, fanouts: list[int]) -> str:
-        parts = [self._store.id, self.seeds.digest, self.seeds.options, self.seeds.order]
+    def _identity(self, fanouts: list[int], *how_drawn: Any) -> str:
+        parts = [self._store.id, self.seeds.digest, self.seeds.options, self.seeds.order, *how_drawn]
         return digest(canonical_json([*parts, fanouts, self._batch_size, self._seed, self._resample]))
 
 
@@ -231,4 +239,4 @@ def checked_hops(hops: int | None, available: int) -> int:
 
 
 def _ordered(seeds: Seeds, order: Order | None) -> Seeds:
-    return seeds if order is None else replace(seeds, order=order)
+    return seeds if order is None else dataclasses.replace(seeds, order=order)

@@ -35,6 +35,10 @@ class MemoryStore:
     def max_degree(self) -> int:
         return int(np.diff(self.graph.indptr).max(initial=0))
 
+    @property
+    def num_edges(self) -> int:
+        return len(self.graph.indices)
+
     def labels(self) -> np.ndarray | None:
         return self.classes
 
@@ -66,17 +70,26 @@ def random_store() -> MemoryStore:
     return MemoryStore(200, src, dst, {"train": np.arange(0, 200, 2)}, rng.integers(-1, 5, 200))
 
 
-def _floyd(key: int, node: int, degree: int, count: int) -> list[int]:
-    """`count` of 0 .. degree - 1 in the order drawn, by the same keys as the kernel."""
-    if count == degree:
-        return list(range(degree))
+def stream_of(key: int, node: int) -> int:
+    """Key of the draws of one node in one hop."""
     with np.errstate(over="ignore"):
-        stream = int(mix(np.array([key], dtype=np.uint64) + np.uint64(node + 1) * GOLDEN)[0])
+        return int(mix(np.array([key], dtype=np.uint64) + np.uint64(node + 1) * GOLDEN)[0])
+
+
+Pick = Callable[[int, list[int], int], list[int]]
+"""(key of its draws, positions that may be drawn, fanout) -> positions in the order drawn."""
+
+
+def pick_uniformly(stream: int, visible: list[int], fanout: int) -> list[int]:
+    """Floyd's sample of min(degree, fanout) positions, by the same draws as the kernel."""
+    count = len(visible) if fanout < 0 else min(fanout, len(visible))
+    if count == len(visible):
+        return visible
     taken: list[int] = []
-    for u, j in zip(draws(stream, 0, count).tolist(), range(degree - count, degree), strict=True):
+    for u, j in zip(draws(stream, 0, count).tolist(), range(len(visible) - count, len(visible)), strict=True):
         t = int((u >> 12) * 2.0**-52 * (j + 1))
         taken.append(j if t in taken else t)
-    return taken
+    return [visible[place] for place in taken]
 
 
 @pytest.fixture(scope="session")
@@ -89,19 +102,21 @@ def slow_sample() -> Callable[..., tuple[list[list[int]], list[list[tuple[int, i
         fanouts: list[int],
         key: tuple[int, int, int],
         hidden: frozenset[tuple[int, int]] = frozenset(),
+        pick: Pick = pick_uniformly,
     ) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
         rings, hops, known = [list(ids)], [], set(ids)
         for h, fanout in enumerate(fanouts, start=1):
             ring: list[int] = []
             edges: list[tuple[int, int]] = []
             for node in rings[-1]:
-                visible = [s for s in store.sources(node) if (s, node) not in hidden]
-                count = len(visible) if fanout < 0 else min(fanout, len(visible))
-                for place in _floyd(derive(*key, h), node, len(visible), count):
-                    edges.append((visible[place], node))
-                    if visible[place] not in known:
-                        known.add(visible[place])
-                        ring.append(visible[place])
+                begin = int(store.graph.indptr[node])
+                visible = [p for p, s in enumerate(store.sources(node), begin) if (s, node) not in hidden]
+                for position in pick(stream_of(derive(*key, h), node), visible, fanout):
+                    source = int(store.graph.indices[position])
+                    edges.append((source, node))
+                    if source not in known:
+                        known.add(source)
+                        ring.append(source)
             rings.append(ring)
             hops.append(edges)
         return rings, hops

@@ -328,6 +328,8 @@ def test_the_manifest_says_how_the_pool_was_made(random_store: Any, tmp_path: Pa
         "seed": 5,
         "pool_index": 2,
         "order": "fixed",
+        "weights": None,
+        "replace": False,
         "pairs": {"negatives": 2, "exclude": "self"},
     }
 

@@ -38,6 +38,10 @@ class MemoryStore:
     num_nodes: int = 300
     max_degree: int = 15
 
+    @property
+    def num_edges(self) -> int:
+        return len(self.graph.indices)
+
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
         degrees = rng.integers(0, 16, 300)

@@ -1,0 +1,131 @@
+"""Which in-edges of a node are drawn: uniformly or by weight, without or with replacement."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from gnnsys.errors import InputDataError
+from gnnsys.samplers import kernels, weighted
+from gnnsys.storage.checksums import digest
+from gnnsys.storage.files import raw_bytes
+
+
+class Hidden(Protocol):
+    """Edges that must not be drawn: ranges begin, end (m,) int64 of positions, those of node i from ptr[i] on."""
+
+    ptr: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+
+
+class Draw(Protocol):
+    """A way to draw. Both methods take nodes of one ring; several threads may call them at once."""
+
+    def count(self, first: np.ndarray, degree: np.ndarray, fanout: int, hidden: Hidden, ptr: np.ndarray) -> int:
+        """ptr[1:] (n + 1,) int32 <- where the edges of every node end, when the first one's begin at ptr[0]; returns
+        the end of the last, which may not fit.
+
+        Args:
+            first (n,) int64, degree (n,) int32: where the in-edges begin, and how many are visible.
+            fanout: of every node; -1 takes all, 0 none.
+        """
+        ...
+
+    def positions(
+        self,
+        nodes: np.ndarray,
+        first: np.ndarray,
+        degree: np.ndarray,
+        ptr: np.ndarray,
+        key: np.uint64,
+        fanout: int,
+        hidden: Hidden,
+        out: np.ndarray,
+    ) -> None:
+        """out (ptr[n] - ptr[0],) int64 <- positions of the edges drawn, a function of `key` and the ids `nodes`."""
+        ...
+
+
+class Uniform:
+    """Every edge equally likely.
+
+    Args:
+        replace: an edge may be drawn again: a node with any edges gets as many as the fanout says.
+    """
+
+    def __init__(self, replace: bool = False) -> None:
+        self._replace = replace
+
+    def count(self, first: np.ndarray, degree: np.ndarray, fanout: int, hidden: Hidden, ptr: np.ndarray) -> int:
+        return int(kernels.count_edges(degree, fanout, self._replace, ptr))
+
+    def positions(
+        self,
+        nodes: np.ndarray,
+        first: np.ndarray,
+        degree: np.ndarray,
+        ptr: np.ndarray,
+        key: np.uint64,
+        fanout: int,
+        hidden: Hidden,
+        out: np.ndarray,
+    ) -> None:
+        draw = kernels.draw_replaced if self._replace and fanout >= 0 else kernels.draw_positions
+        draw(nodes, first, degree, ptr, key, out)
+        if len(hidden.ptr):
+            kernels.skip_hidden(ptr, hidden.ptr, hidden.begin, hidden.end, out)
+
+
+class Weighted:
+    """Edges drawn in proportion to their weights; one of weight 0 never is, not even by a fanout of -1.
+
+    Args:
+        weights: (E,) float32, those of the edges in the order of the Store's topology.
+        replace: as for `Uniform`.
+    """
+
+    def __init__(self, weights: np.ndarray, replace: bool = False) -> None:
+        self._weights, self._replace = weights, replace
+
+    def count(self, first: np.ndarray, degree: np.ndarray, fanout: int, hidden: Hidden, ptr: np.ndarray) -> int:
+        ranges = hidden.ptr, hidden.begin, hidden.end
+        return int(weighted.count_weighted(first, degree, self._weights, fanout, self._replace, *ranges, ptr))
+
+    def positions(
+        self,
+        nodes: np.ndarray,
+        first: np.ndarray,
+        degree: np.ndarray,
+        ptr: np.ndarray,
+        key: np.uint64,
+        fanout: int,
+        hidden: Hidden,
+        out: np.ndarray,
+    ) -> None:
+        ranges = hidden.ptr, hidden.begin, hidden.end
+        clocks = np.empty(len(out))
+        replace = self._replace and fanout >= 0
+        weighted.draw_weighted(nodes, first, degree, self._weights, replace, *ranges, ptr, key, clocks, out)
+
+
+def make_draw(weights: np.ndarray | None, replace: bool, num_edges: int) -> tuple[Draw, str | None]:
+    """The way to draw that the options ask for, and the digest of the weights.
+
+    Raises:
+        InputDataError: not one finite weight, at least 0, per edge.
+    """
+    if weights is None:
+        return Uniform(replace), None
+    if np.shape(weights) != (num_edges,):
+        raise InputDataError(
+            "GS-IN-207",
+            f"weights have shape {np.shape(weights)}, the graph has {num_edges} edges",
+            hint="One weight per edge, in the order of store.graph.indices.",
+        )
+    values = np.ascontiguousarray(weights, dtype=np.float32)
+    bad = int(weighted.first_bad(values))
+    if bad >= 0:
+        raise InputDataError("GS-IN-207", f"weight {values[bad]} of edge {bad}: weights are finite and at least 0")
+    return Weighted(values, replace), digest(raw_bytes(values))
