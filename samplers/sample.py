@@ -17,12 +17,20 @@ from gnnsys.progress import Progress, silent
 from gnnsys.samplers.batches import SeedBatches, seed_batches
 from gnnsys.samplers.draws import Draw, make_draw
 from gnnsys.samplers.seeds import Order, Seeds, SplitStore, as_seeds
-from gnnsys.samplers.tree import Topology, TreeSampler, checked_fanouts, stamp_bytes, working_bytes
+from gnnsys.samplers.tree import (
+    Topology,
+    TreeSampler,
+    checked_fanouts,
+    largest_batch,
+    stamp_bytes,
+    working_bytes,
+)
 from gnnsys.storage.blob import Coding, EncodedBatch, encode, num_sections
 from gnnsys.storage.files import require_free
 from gnnsys.storage.hint import write_hint
 from gnnsys.storage.pool import FORMAT, PARTS, VERSION, Pool
 from gnnsys.storage.pool_writer import PoolWriter
+from gnnsys.storage.scratch import ArrayMemory
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.threads import num_workers
 from gnnsys.units import parse_size
@@ -107,31 +115,39 @@ def sample(
     with Stage(Path(out), FORMAT, VERSION, inputs=inputs, parameters=parameters, parts=PARTS) as stage:
         if stage.finished is None:
             write_hint(stage.folder, store.path, store.id)
-            _fill(stage, store, batches, draw, budget, threads, progress)
+            most = found.per_batch(batch_size)
+            _fill(stage, store, most, batches, draw, budget, threads, progress)
     return Pool.open(out)
 
 
 def _fill(
     stage: Stage,
     store: SampledStore,
+    seeds: int,
     batches: SeedBatches,
     draw: Draw,
     budget: Budget,
     workers: int,
     progress: Progress,
 ) -> None:
-    """Append every batch that the journal does not have, then commit."""
+    """Append every batch, of at most `seeds` seeds, that the journal does not have, then commit."""
     sampler = _sampler(store, draw, stage.parameters, len(batches), budget, workers)
     coding = Coding.of(sampler.fanouts, store.num_nodes, store.max_degree)
+    memory = ArrayMemory(kept=workers + 1)
+
+    def blob(size: int) -> np.ndarray:
+        return memory.take((size,), np.dtype(np.uint8))
 
     def make(k: int) -> EncodedBatch:
-        return encode(sampler.sample(batches[k]), coding)
+        return sampler.lend(batches[k], lambda batch: encode(batch, coding, blob))
 
+    edges, replace = store.num_edges, bool(stage.parameters["replace"])
+    largest = largest_batch(seeds, sampler.fanouts, store.num_nodes, edges, store.max_degree, replace)
     writer = PoolWriter(stage, num_batches=len(batches), coding=coding)
     try:
         todo = range(writer.next_batch, len(batches))
         progress("sample", writer.next_batch, len(batches))
-        for encoded in _in_order(make, todo, workers, budget):
+        for encoded in _in_order(make, todo, workers, budget, largest):
             if writer.next_batch == todo.start:
                 require_free(stage.folder, len(encoded.data) * len(todo), "the pool")
             writer.append(encoded)
@@ -165,14 +181,17 @@ def _sampler(
     )
 
 
-def _in_order(make: Callable[[int], EncodedBatch], todo: range, workers: int, budget: Budget) -> Iterator[EncodedBatch]:
+def _in_order(
+    make: Callable[[int], EncodedBatch], todo: range, workers: int, budget: Budget, largest: tuple[int, int]
+) -> Iterator[EncodedBatch]:
     """`make` of every number, in order, by threads; as many ahead as the budget allows for the largest seen.
 
-    The first one is made alone: it tells how large batches are.
+    The first one is made alone, to tell how large batches are, unless several of the `largest` possible (nodes, edges)
+    would fit.
     """
     waiting = iter(todo)
     flying: deque[Future[EncodedBatch]] = deque()
-    ahead = 1
+    ahead = min(max(budget.left // working_bytes(*largest), 1), workers + 1)
     with ThreadPoolExecutor(workers, thread_name_prefix="gnnsys-sample") as pool:
         try:
             while True:

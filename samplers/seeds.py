@@ -120,6 +120,11 @@ class Seeds:
         """How many seeds or pairs were given: what a batch size counts."""
         return len(self._given)
 
+    def per_batch(self, batch_size: int) -> int:
+        """The most nodes that a batch of `batch_size` starts from: the ids, or both ends of pairs and negatives."""
+        given = min(batch_size, len(self))
+        return given if self.pairs is None else given * (2 + self.negatives)
+
     @property
     def digest(self) -> str:
         """`xxh3-128:<hex>` of what was given, without order and options."""

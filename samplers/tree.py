@@ -10,8 +10,8 @@ Source: Hamilton et al. 2017 (GraphSAGE), algorithm 2, without replacement; the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from gnnsys.storage.blob import PoolBatch
 from gnnsys.units import format_size
 
 _LIMIT = np.iinfo(np.int32).max
+_T = TypeVar("_T")
 
 
 class Topology(Protocol):
@@ -58,6 +59,22 @@ def working_bytes(num_nodes: int, num_edges: int) -> int:
     hops are joined, and 8 of sections.
     """
     return 80 * num_nodes + 32 * num_edges + (1 << 20)
+
+
+def largest_batch(
+    seeds: int, fanouts: Sequence[int], num_nodes: int, num_edges: int, max_degree: int, replace: bool
+) -> tuple[int, int]:
+    """Upper bounds of the nodes and edges of a batch of so many seeds: every fanout taken in full by nodes that are all
+    distinct; never more than the graph has."""
+    ring = nodes = min(seeds, num_nodes)
+    edges = 0
+    for fanout in fanouts:
+        drawn = ring * (max_degree if fanout < 0 else fanout)
+        drawn = drawn if replace else min(drawn, num_edges)
+        ring = min(drawn, num_nodes - nodes)
+        nodes, edges = nodes + ring, edges + drawn
+        edges = edges if replace else min(edges, num_edges)
+    return nodes, edges
 
 
 def stamp_bytes(num_nodes: int) -> int:
@@ -123,13 +140,17 @@ class TreeSampler:
             ConfigError: the batch has 2^31 edges or more.
             MemoryBudgetError: it does not fit into the budget.
         """
+        return self.lend(batch, PoolBatch.copy)
+
+    def lend(self, batch: SeedBatch, use: Callable[[PoolBatch], _T]) -> _T:
+        """`use` of what `sample` returns, which lies in memory of the sampler's own and is gone when this returns."""
         refuse_outside(batch.ids, self.num_nodes, f"batch {batch.index}")
         try:
             scratch = self._idle.pop()
         except IndexError:
             scratch = _Scratch(Stamps(self.num_nodes) if self._stamped else HashTable(), self._indices.dtype)
         try:
-            return self._sample(batch, scratch)
+            return use(self._sample(batch, scratch))
         finally:
             self._idle.append(scratch)
 
@@ -158,10 +179,10 @@ class TreeSampler:
         return PoolBatch(
             index=batch.index,
             num_nodes=np.array(num_nodes[1:], dtype=np.int64),
-            ids=numbering.ids[: numbering.count].copy(),
-            degree=scratch.degree[: numbering.count].copy(),
-            indptr=scratch.ptr[: num_nodes[-2] + 1].copy(),
-            indices=scratch.indices[:num_edges].copy(),
+            ids=numbering.ids[: numbering.count],
+            degree=scratch.degree[: numbering.count],
+            indptr=scratch.ptr[: num_nodes[-2] + 1],
+            indices=scratch.indices[:num_edges],
             labels=self._labels_of(batch),
             pairs=batch.pairs,
             pair_label=batch.pair_label,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from gnnsys.storage.intrinsics import load_word
+from gnnsys.storage.intrinsics import load_word, store_word
 
 MAX_BITS = 57
 """A value lies in the word that starts at its first byte, up to 7 bits of which belong to the one before."""
@@ -25,11 +25,9 @@ def packed_bytes(count: np.ndarray | int, bits: np.ndarray | int) -> np.ndarray 
     return 8 * (words + (words > 0))
 
 
-def pack(values: np.ndarray, bits: int) -> np.ndarray:
-    """(packed_bytes,) uint8 of `values` (n,), integers in [0, 2**bits)."""
-    out = np.zeros(int(packed_bytes(len(values), bits)) // 8, dtype=np.uint64)
-    _pack(values, np.uint64(bits), out)
-    return out.view(np.uint8)
+def pack(values: np.ndarray, bits: int, out: np.ndarray) -> None:
+    """out (packed_bytes,) uint8, on a multiple of 8 bytes <- `values` (n,), integers in [0, 2**bits)."""
+    _pack(values, np.uint64(bits), out.view(np.uint64))
 
 
 def unpack(data: np.ndarray, bits: int, out: np.ndarray) -> None:
@@ -43,7 +41,7 @@ def unpack(data: np.ndarray, bits: int, out: np.ndarray) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def _pack(values, bits, out):
-    """out (w,) uint64 zeros <- values (n,) integer, bits uint64."""
+    """out (w,) uint64 <- values (n,) integer, bits uint64; words behind the last value become 0."""
     word, filled, at = np.uint64(0), np.uint64(0), 0
     for i in range(values.shape[0]):
         value = np.uint64(values[i])
@@ -54,8 +52,15 @@ def _pack(values, bits, out):
             at += 1
             filled -= _WORD
             word = value >> (bits - filled) if filled else np.uint64(0)
-    if filled:
-        out[at] = word
+    _end(out, at, word)
+
+
+@numba.njit(inline="always")
+def _end(out, at, word):
+    """The word begun, and zeros behind it."""
+    for i in range(at, out.shape[0]):
+        out[i] = word
+        word = np.uint64(0)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -67,18 +72,45 @@ def _unpack(data, bits, out):
         at += bits
 
 
+def split_new(sources: np.ndarray, first_new: int, bits: int, flags: np.ndarray, old: np.ndarray) -> None:
+    """Pack sources (E,) int32 as one bit each and the rest.
+
+    Args:
+        first_new: an edge is new when it is the first to reach its source, which then is the next of first_new,
+            first_new + 1, ..
+        flags: (packed_bytes of E bits,) uint8 <- whether an edge is new.
+        old: (packed_bytes of the others at `bits` bits,) uint8 <- the sources of those that are not.
+    """
+    old[-8:] = 0
+    kept = old if len(old) else np.empty(8, dtype=np.uint8)
+    _split_new(sources, first_new, np.uint64(bits), flags.view(np.uint64), kept)
+
+
 @numba.njit(nogil=True, cache=True)
-def split_new(sources, first_new, is_new, old):
-    """is_new (E,) uint8 <- whether an edge is the first to reach its source, which then is the next of first_new,
-    first_new + 1, ..; old (E,) int32 <- the sources of the others, one after another; returns how many those are."""
-    following, count = first_new, 0
+def _split_new(sources, first_new, bits, flags, old):
+    """No branch on whether an edge is new: that is as good as random. Every edge writes the word begun, which moves on
+    by whole bytes; what is behind the last one is 0, as is the slack."""
+    flag_word, at_flag = np.uint64(0), 0
+    word, filled, at = np.uint64(0), np.uint64(0), old.ctypes.data
+    following = np.int64(first_new)
     for e in range(sources.shape[0]):
-        new = sources[e] == following
-        is_new[e] = new
-        old[count] = sources[e]
+        source = np.int64(sources[e])
+        new = np.int64(source == following)
         following += new
-        count += not new
-    return count
+        flag_word |= np.uint64(new) << np.uint64(e & 63)
+        if e & 63 == 63:
+            flags[at_flag] = flag_word
+            flag_word, at_flag = np.uint64(0), at_flag + 1
+        keep = np.uint64(new) - _ONE  # no bits for a new one, else all
+        word |= (np.uint64(source) & keep) << filled
+        store_word(at, word)
+        filled += bits & keep
+        whole = filled & ~_SEVEN
+        word >>= whole
+        at += np.int64(whole >> np.uint64(3))
+        filled &= _SEVEN
+    store_word(at, word)
+    _end(flags, at_flag, flag_word)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -8,8 +8,8 @@ What a reader of the first h hops needs is the run of sections up to `ring(h)`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import xxhash
 
 from gnnsys.errors import CorruptStoreError
 from gnnsys.storage.bits import count_ones, join_new, pack, packed_bytes, split_new, unpack
+from gnnsys.storage.direct import aligned_buffer
 from gnnsys.storage.files import PAGE
 
 LABELS, PAIRS = 0, 1
@@ -114,6 +115,11 @@ class PoolBatch:
     bytes_read: int = 0
     """Bytes requested from the disk for it."""
 
+    def copy(self) -> PoolBatch:
+        """The same, sharing no array of nodes and edges."""
+        arrays = {name: getattr(self, name).copy() for name in ("ids", "degree", "indptr", "indices")}
+        return replace(self, **arrays)
+
     @property
     def hops(self) -> int:
         return len(self.num_nodes) - 1
@@ -134,7 +140,7 @@ class EncodedBatch:
     """The blob of one batch and its row of the index. Shapes: L hops, S sections, N bytes."""
 
     data: np.ndarray
-    """(N,) uint8, N a multiple of PAGE."""
+    """(N,) uint8 on a page, N a multiple of PAGE."""
     num_nodes: np.ndarray
     """(L + 1,) int64."""
     num_edges: np.ndarray
@@ -153,27 +159,36 @@ def section_hash(data: np.ndarray, index: int) -> int:
     return xxhash.xxh3_64_intdigest(data.data, seed=index)
 
 
-def encode(batch: PoolBatch, coding: Coding) -> EncodedBatch:
-    """The blob of a batch sampled with all fanouts of the coding."""
-    sections = [[_labels(batch)], [_pairs(batch)], _ring(batch, 0, coding)]
-    for h in range(1, len(coding.fanouts) + 1):
-        sections += [_hop(batch, h, coding), _ring(batch, h, coding)]
-    sizes = np.array([sum(map(len, parts)) for parts in sections], dtype=np.int64)
+def encode(batch: PoolBatch, coding: Coding, memory: Callable[[int], np.ndarray] = aligned_buffer) -> EncodedBatch:
+    """The blob of a batch sampled with all fanouts of the coding.
+
+    Args:
+        memory: gives so many uint8 on a page for it.
+    """
+    num_edges, num_pairs = batch.num_edges, 0 if batch.pairs is None else len(batch.pairs)
+    sizes = expected_bytes(batch.num_nodes[None], num_edges[None], np.array([num_pairs]), coding)[0]
+    labels, pairs = _labels(batch), _pairs(batch)
+    sizes[LABELS], sizes[PAIRS] = len(labels), len(pairs)
     ends = np.cumsum(-(-sizes // PAGE) * PAGE)
     offset = np.append(0, ends[:-1])
-    data = np.zeros(int(ends[-1]), dtype=np.uint8)
-    for parts, start, size in zip(sections, offset.tolist(), sizes.tolist(), strict=True):
-        np.concatenate(parts, out=data[start : start + size])
+    data = memory(int(ends[-1]))
+    sections = [data[start : start + size] for start, size in zip(offset.tolist(), sizes.tolist(), strict=True)]
+    sections[LABELS][:], sections[PAIRS][:] = labels, pairs
+    for r in range(len(batch.num_nodes)):
+        _encode_ring(batch, r, coding, sections[ring(r)])
+    for h in range(1, len(batch.num_nodes)):
+        _encode_hop(batch, h, coding, sections[hop(h)])
+    for start, size, end in zip(offset.tolist(), sizes.tolist(), ends.tolist(), strict=True):
+        data[start + size : end] = 0
+    hashes = [section_hash(section, batch.index) for section in sections]
     return EncodedBatch(
         data=data,
         num_nodes=batch.num_nodes,
-        num_edges=batch.num_edges,
-        num_pairs=0 if batch.pairs is None else len(batch.pairs),
+        num_edges=num_edges,
+        num_pairs=num_pairs,
         offset=offset,
         bytes=sizes,
-        hash=np.array(
-            [section_hash(data[a : a + n], batch.index) for a, n in zip(offset, sizes, strict=True)], dtype=np.uint64
-        ),
+        hash=np.array(hashes, dtype=np.uint64),
     )
 
 
@@ -200,21 +215,24 @@ def _bounds(num_nodes: np.ndarray, r: int) -> tuple[int, int]:
     return (int(num_nodes[r - 1]) if r else 0), int(num_nodes[r])
 
 
-def _ring(batch: PoolBatch, r: int, coding: Coding) -> list[np.ndarray]:
+def _encode_ring(batch: PoolBatch, r: int, coding: Coding, out: np.ndarray) -> None:
     start, stop = _bounds(batch.num_nodes, r)
-    return [pack(batch.ids[start:stop], coding.id_bits), pack(batch.degree[start:stop], coding.degree_bits)]
+    split = int(coding.parts_of_ring(stop - start)[0])
+    pack(batch.ids[start:stop], coding.id_bits, out[:split])
+    pack(batch.degree[start:stop], coding.degree_bits, out[split:])
 
 
-def _hop(batch: PoolBatch, h: int, coding: Coding) -> list[np.ndarray]:
+def _encode_hop(batch: PoolBatch, h: int, coding: Coding, out: np.ndarray) -> None:
     """Counts; whether each edge is the first to reach its source; the sources of those that are not. What is new gets
     the next number, so the flag says it all."""
     start, stop = _bounds(batch.num_nodes, h - 1)
+    end = int(batch.num_nodes[h])
     ptr = batch.indptr[start : stop + 1]
     sources = batch.indices[ptr[0] : ptr[-1]]
-    is_new, old = np.empty(len(sources), dtype=np.uint8), np.empty(len(sources), dtype=np.int32)
-    num_old = split_new(sources, stop, is_new, old)
-    bits = int(bit_length(int(batch.num_nodes[h]) - 1))
-    return [pack(np.diff(ptr), coding.count_bits(h)), pack(is_new, 1), pack(old[:num_old], bits)]
+    sizes = coding.parts_of_hop(h, stop - start, len(sources), end - stop, end)
+    counts, flags, old = np.split(out, np.cumsum(sizes)[:-1].tolist())
+    pack(np.diff(ptr), coding.count_bits(h), counts)
+    split_new(sources, stop, int(bit_length(end - 1)), flags, old)
 
 
 def expected_bytes(num_nodes: np.ndarray, num_edges: np.ndarray, num_pairs: np.ndarray, coding: Coding) -> np.ndarray:

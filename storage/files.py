@@ -7,12 +7,13 @@ is named by a manifest only after its bytes are durable (large files).
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +62,16 @@ def raw_bytes(array: np.ndarray) -> memoryview:
 
 
 def write_all(fd: int, data: bytes | memoryview | np.ndarray, offset: int) -> None:
-    """Write every byte of `data` at `offset`, continuing after short writes."""
+    """Write every byte of `data` at `offset`, continuing after short writes; through the page cache from the first
+    piece on that a descriptor which bypasses it refuses."""
     view = raw_bytes(data) if isinstance(data, np.ndarray) else memoryview(data)
     while len(view):
-        written = os.pwrite(fd, view, offset)
+        try:
+            written = os.pwrite(fd, view, offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not _set_direct(fd, wanted=False):
+                raise
+            continue
         view, offset = view[written:], offset + written
 
 
@@ -151,6 +158,22 @@ def open_sized(path: Path, num_bytes: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def bypass_page_cache(fd: int) -> None:
+    """From now on write `fd` straight from memory, as long as that is whole pages to whole pages; where the file system
+    cannot, nothing changes."""
+    with suppress(OSError):
+        _set_direct(fd, wanted=True)
+
+
+def _set_direct(fd: int, *, wanted: bool) -> bool:
+    """Set or clear O_DIRECT; says whether that was a change."""
+    direct, flags = getattr(os, "O_DIRECT", 0), fcntl.fcntl(fd, fcntl.F_GETFL)
+    changed = flags | direct if wanted else flags & ~direct
+    if changed != flags:
+        fcntl.fcntl(fd, fcntl.F_SETFL, changed)
+    return changed != flags
 
 
 def _allocate(fd: int, path: Path, num_bytes: int) -> None:

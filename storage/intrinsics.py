@@ -78,8 +78,21 @@ def _load_word(typing_context, address):
     return types.uint64(types.intp), generate
 
 
+@intrinsic
+def _store_word(typing_context, address, word):
+    """Write a uint64 to any address, aligned or not."""
+
+    def generate(context, builder, _signature, args):
+        store = builder.store(args[1], builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
+        store.align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.uint64), generate
+
+
 copy: Any = _memcpy
 stream_line: Any = _stream_line
 fence: Any = _fence_all
 prefetch: Any = _prefetch
 load_word: Any = _load_word
+store_word: Any = _store_word

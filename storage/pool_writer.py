@@ -1,6 +1,6 @@
 """Append sampled batches to a Pool in units that survive a kill.
 
-A unit is a group of batches of at least 16 MiB: its blobs are made durable in the shards, then its rows of the
+A unit is a group of batches of at least 64 MiB: its blobs are made durable in the shards, then its rows of the
 index in a scratch file, then its journal line. What lies behind the last journalled unit is dropped on resume.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from gnnsys.errors import CorruptStoreError
 from gnnsys.storage.blob import Coding, EncodedBatch, section_hash
 from gnnsys.storage.direct import aligned_buffer
-from gnnsys.storage.files import disk_errors, fsync_dir, open_read, open_sized, read_into, write_all
+from gnnsys.storage.files import bypass_page_cache, disk_errors, fsync_dir, open_read, open_sized, read_into, write_all
 from gnnsys.storage.manifest import FileEntry, Manifest
 from gnnsys.storage.pool import shard_path
 from gnnsys.storage.pool_index import HASHES, PoolIndex, columns, summary, write_index
@@ -23,7 +23,7 @@ from gnnsys.storage.stage import Stage
 from gnnsys.storage.writer import SequentialWriter
 
 SHARD_BYTES = 4 << 30
-UNIT_BYTES = 16 << 20
+UNIT_BYTES = 64 << 20
 _ROWS = ".work/index.bin"
 
 
@@ -121,6 +121,7 @@ class PoolWriter:
             path.parent.mkdir()
             fsync_dir(self._stage.folder)
         self._fd = open_sized(path, self._sizes[-1])
+        bypass_page_cache(self._fd)
         fsync_dir(path.parent)
 
     def _next_shard(self) -> None:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from gnnsys.batch import Batch, FoldedBlock
 from gnnsys.loading.assemble import assemble, batch_bytes
+from gnnsys.loading.clock import Clock
 from gnnsys.loading.rows import FoldedRows, RowSource
-from gnnsys.loading.scratch import Clock, RowMemory, Scratch
 from gnnsys.loading.sources import BatchSource
 from gnnsys.storage.blob import PoolBatch
 from gnnsys.storage.manifest import numpy_dtype
+from gnnsys.storage.scratch import ArrayMemory, Scratch
 from gnnsys.storage.tables import torch_rows
 
 
@@ -37,10 +38,10 @@ class BatchMaker:
 
     def of_epoch(self, epoch: int, prefetch: int) -> Callable[[int], Batch]:
         """k -> Batch for one pass; memory of rows that the consumer lets go of is used again within the pass."""
-        memory = [RowMemory(kept=prefetch + 1) for _ in self._row_sources]
+        memory = [ArrayMemory(kept=prefetch + 1) for _ in self._row_sources]
         return partial(self._make, epoch, memory)
 
-    def _make(self, epoch: int, memory: Sequence[RowMemory], k: int) -> Batch:
+    def _make(self, epoch: int, memory: Sequence[ArrayMemory], k: int) -> Batch:
         clock = Clock()
         with clock.stage("load_s"):
             drawn = self.source.draw(epoch, k, self._scratch)
@@ -76,10 +77,10 @@ class BatchMaker:
         return [*self.rows.values(), *([self.folded] if self.folded else [])]
 
     def _fetch(
-        self, k: int, drawn: PoolBatch, rows: RowSource, memory: RowMemory, clock: Clock, io: dict[str, float]
+        self, k: int, drawn: PoolBatch, rows: RowSource, memory: ArrayMemory, clock: Clock, io: dict[str, float]
     ) -> Tensor:
         """One row per node of the batch; the bytes asked from disk are added in `io`."""
-        out = memory.take(len(drawn.ids), rows.columns, numpy_dtype(rows.dtype_name))
+        out = memory.take((len(drawn.ids), rows.columns), numpy_dtype(rows.dtype_name))
         io["bytes_read"] += rows.fill(k, drawn.ids, out, self._scratch, clock)
         return torch_rows(out, rows.dtype_name)
 

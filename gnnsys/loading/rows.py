@@ -8,11 +8,12 @@ from typing import Protocol
 import numpy as np
 
 from gnnsys.errors import CorruptStoreError
-from gnnsys.loading.scratch import Clock, Scratch
+from gnnsys.loading.clock import Clock
 from gnnsys.storage import kernels
 from gnnsys.storage.aggregates import Aggregates
 from gnnsys.storage.generation import SLOTS, Generation
 from gnnsys.storage.pool import Pool
+from gnnsys.storage.scratch import Scratch
 from gnnsys.storage.tables import Table, byte_rows
 
 

@@ -13,15 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from gnnsys.errors import ConfigError
-from gnnsys.loading.scratch import Scratch
 from gnnsys.samplers.batches import SeedBatches, seed_batches
 from gnnsys.samplers.draws import make_draw
 from gnnsys.samplers.seeds import Order, Seeds, as_seeds
-from gnnsys.samplers.tree import TreeSampler, checked_fanouts, stamp_bytes, working_bytes
+from gnnsys.samplers.tree import TreeSampler, checked_fanouts, largest_batch, stamp_bytes, working_bytes
 from gnnsys.storage.blob import PoolBatch
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.manifest import canonical_json
 from gnnsys.storage.pool import Pool
+from gnnsys.storage.scratch import Scratch
 from gnnsys.storage.store import Store
 
 _PROBED = 8
@@ -182,18 +182,10 @@ class StoreSource:
         return not self._resample
 
     def largest(self) -> tuple[int, int, int]:
-        """Every fanout taken in full by nodes that are all distinct; never more than the graph has."""
-        pairs = self.seeds.pairs is not None
-        ring = min(self._batch_size, len(self.seeds)) * (2 + self.seeds.negatives if pairs else 1)
-        seeds = nodes = min(ring, self._store.num_nodes)
-        edges = 0
-        for fanout in self._fanouts:
-            drawn = ring * (self._store.max_degree if fanout < 0 else fanout)
-            drawn = drawn if self._replace else min(drawn, self._store.num_edges)
-            ring = min(drawn, self._store.num_nodes - nodes)
-            nodes, edges = nodes + ring, edges + drawn
-            edges = edges if self._replace else min(edges, self._store.num_edges)
-        return seeds, nodes, edges
+        """See `largest_batch`."""
+        store, seeds = self._store, self.seeds.per_batch(self._batch_size)
+        bounds = largest_batch(seeds, self._fanouts, store.num_nodes, store.num_edges, store.max_degree, self._replace)
+        return min(seeds, store.num_nodes), *bounds
 
     def most_nodes(self) -> int:
         return int(np.argmax([len(self.ids(0, k)) for k in range(min(_PROBED, self.num_batches))]))

@@ -12,6 +12,7 @@ import pytest
 
 from gnnsys.errors import CorruptStoreError, DiskSpaceError, InputDataError
 from gnnsys.storage import files
+from gnnsys.storage.direct import aligned_buffer
 
 
 def test_atomic_write_replaces_the_whole_file(tmp_path: Path) -> None:
@@ -158,3 +159,18 @@ def test_a_file_system_that_cannot_allocate_is_asked_for_its_free_space(
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     with pytest.raises(DiskSpaceError, match=r"GS-DISK-001: large needs 1024\.0 TiB"):
         files.open_sized(tmp_path / "large", 1 << 50)
+
+
+def test_a_descriptor_that_bypasses_the_page_cache_takes_any_piece(tmp_path: Path) -> None:
+    """Whole pages from aligned memory go straight; what does not fit that goes through the page cache."""
+    data = aligned_buffer(3 * files.PAGE)
+    data[:] = np.random.default_rng(0).integers(0, 256, len(data))
+    fd = files.open_sized(tmp_path / "f", 0)
+    try:
+        files.bypass_page_cache(fd)
+        files.write_all(fd, data[: files.PAGE], 0)
+        files.write_all(fd, data[files.PAGE : files.PAGE + 100], files.PAGE)
+        files.write_all(fd, data[files.PAGE + 100 :], files.PAGE + 100)
+    finally:
+        os.close(fd)
+    assert (tmp_path / "f").read_bytes() == data.tobytes()

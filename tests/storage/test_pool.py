@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
 from gnnsys.samplers.sample import sample
 from gnnsys.samplers.seeds import Seeds
-from gnnsys.storage.bits import pack
 from gnnsys.storage.blob import PAIRS, Coding, decode, expected_bytes, hop, ring, section_name
 from gnnsys.storage.direct import DirectFile, aligned_buffer
 from gnnsys.storage.pool import Pool, shard_path
 from gnnsys.storage.pool_index import PoolIndex, check_index, columns
 from gnnsys.storage.store import Graph
+from tests.storage.test_bits import packed_of
 
 FIELDS = ("num_nodes", "ids", "degree", "indptr", "indices", "labels", "pairs", "pair_label", "t")
 FANOUTS = [5, -1, 2]
@@ -361,9 +361,9 @@ CODING = Coding(fanouts=(2,), id_bits=5, degree_bits=3)
 def sections_of_one_hop(counts: list[int], flags: list[int], old: list[int]) -> dict[int, np.ndarray]:
     """Three seeds; edges by their counts, which of them are flagged as new, and the sources of the others."""
     seeds = np.concatenate(
-        [pack(np.array([10, 11, 12]), CODING.id_bits), pack(np.array([3, 3, 3]), CODING.degree_bits)]
+        [packed_of(np.array([10, 11, 12]), CODING.id_bits), packed_of(np.array([3, 3, 3]), CODING.degree_bits)]
     )
-    body = np.concatenate([pack(np.array(counts), 2), pack(np.array(flags), 1), pack(np.array(old), 2)])
+    body = np.concatenate([packed_of(np.array(counts), 2), packed_of(np.array(flags), 1), packed_of(np.array(old), 2)])
     return {ring(0): seeds, hop(1): body, ring(1): np.empty(0, np.uint8)}
 
 

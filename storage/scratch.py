@@ -1,13 +1,11 @@
-"""What is kept between batches: staging buffers of a worker, memory of rows that were let go, a clock per stage."""
+"""Page-aligned memory that is used again: staging buffers of a thread, and arrays that were let go."""
 
 from __future__ import annotations
 
+import math
 import threading
-import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 
@@ -28,8 +26,8 @@ class Scratch(threading.local):
         return held[:num_bytes]
 
 
-class RowMemory:
-    """Memory for rows of batches, used again as soon as no tensor over it is left.
+class ArrayMemory:
+    """Memory for arrays, used again as soon as nobody holds the array or a tensor over it any more.
 
     Fresh memory is several times slower to fill than memory that was touched before: the kernel hands it out page by
     page, and zeroes it.
@@ -43,13 +41,13 @@ class RowMemory:
         self._idle: deque[np.ndarray] = deque(maxlen=kept)
         self._num_bytes = 0
 
-    def take(self, num_rows: int, columns: int, dtype: np.dtype) -> np.ndarray:
-        """(num_rows, columns) with any content, starting on a page."""
-        num_bytes = num_rows * columns * dtype.itemsize
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array with any content, starting on a page. Views of it do not keep it: hold the array itself."""
+        num_bytes = math.prod(shape) * dtype.itemsize
         buffer = self._buffer(num_bytes)
-        rows = buffer[:num_bytes].view(dtype).reshape(num_rows, columns)
-        weakref.finalize(rows, self._idle.append, buffer).atexit = False
-        return rows
+        array = buffer[:num_bytes].view(dtype).reshape(shape)
+        weakref.finalize(array, self._idle.append, buffer).atexit = False
+        return array
 
     def _buffer(self, num_bytes: int) -> np.ndarray:
         """An idle buffer, or a new one with room to spare: batches differ a little, and what is not touched is free."""
@@ -61,19 +59,3 @@ class RowMemory:
                 return aligned_buffer(self._num_bytes, reused=True)
             if len(buffer) >= num_bytes:
                 return buffer
-
-
-class Clock:
-    """Seconds per stage of making one batch."""
-
-    def __init__(self) -> None:
-        self.seconds = {"load_s": 0.0, "read_s": 0.0, "assemble_s": 0.0}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the length of a `with` block."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
