@@ -32,6 +32,7 @@ bench: $(READY)
 	$(MAKE) docs
 
 docs: $(READY)
+	$(BIN)/pip install -q -c constraints.txt matplotlib
 	$(BIN)/python -m gnnsys.bench.tables
 
 clean:

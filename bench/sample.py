@@ -35,7 +35,7 @@ from gnnsys.storage.store import Store
 from gnnsys.storage.threads import in_order, num_workers
 
 FANOUTS, BATCH_SIZE = [15, 10, 5], 1024
-_BATCHES = 40
+_BATCHES = 120
 _WRITE_BYTES = 4 << 20
 
 
