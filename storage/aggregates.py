@@ -19,7 +19,7 @@ import xxhash
 
 from gnnsys.errors import CorruptStoreError, GnnsysError
 from gnnsys.storage.direct import DirectFile, aligned_buffer
-from gnnsys.storage.files import open_read, raw_bytes, round_up
+from gnnsys.storage.files import PAGE, open_read, raw_bytes, round_up
 from gnnsys.storage.manifest import Manifest, numpy_dtype, read_manifest
 from gnnsys.storage.pages import run_layout
 from gnnsys.storage.pool import Pool
@@ -90,28 +90,33 @@ class Aggregates:
         return cls(path, read_manifest(path, FORMAT, VERSION), pool, verify=verify)
 
     def run_bytes(self, k: int) -> int:
-        """Bytes that `read(k, ..)` requests: whole pages."""
+        """Bytes that `read_into(k, ..)` requests: whole pages."""
         return round_up(int(self.count[k]) * self.row_bytes)
 
-    def read(self, k: int, buffer: np.ndarray) -> tuple[np.ndarray, int]:
-        """(D, A) uint8, the aggregates of batch k in the order of its nodes, and the bytes asked from the disk.
+    def read_into(self, k: int, out: np.ndarray, page: np.ndarray) -> int:
+        """out (D, A) uint8, on a page <- the aggregates of batch k in the order of its nodes: straight from the disk,
+        but for the last page, which may be longer than what is left of `out`. Returns the bytes asked for.
 
         Args:
-            buffer: page-aligned uint8 of at least `run_bytes(k)`; the result points into it.
+            page: page-aligned uint8 of one page.
 
         Raises:
             CorruptStoreError: they are not what was written.
         """
-        data = buffer[: self.run_bytes(k)]
-        asked = self._files[int(self._shard[k])].read(data, int(self._offset[k])) if len(data) else 0
-        rows = data[: int(self.count[k]) * self.row_bytes].reshape(-1, self.row_bytes)
+        flat, file = out.reshape(-1), self._files[int(self._shard[k])] if out.size else None
+        whole, at, asked = len(flat) // PAGE * PAGE, int(self._offset[k]), 0
+        if file is not None:
+            asked += file.read(flat[:whole], at)
+            if whole < len(flat):
+                asked += file.read(page, at + whole)
+                flat[whole:] = page[: len(flat) - whole]
         if self._verify == "always" or (self._verify == "first" and not self._good[k]):
-            if run_hash(rows, k) != int(self._hash[k]):
+            if run_hash(flat, k) != int(self._hash[k]):
                 raise CorruptStoreError(
                     "GS-STORE-004", f"{self._where(k)}: aggregates of batch {k} fail their checksum", hint=_MEND
                 )
             self._good[k] = True
-        return rows, asked
+        return asked
 
     def verify(self, deep: bool = False) -> list[str]:
         """Problems found, one sentence each; `deep` reads every run again."""
@@ -138,9 +143,9 @@ class Aggregates:
 
     def _check_run(self, k: int) -> None:
         """Read it; then the gap behind it, which no hash covers, must be zero."""
-        data = aligned_buffer(self.run_bytes(k))
-        rows, _ = self.read(k, data)
-        if data[rows.size :].any():
+        data, page = aligned_buffer(int(self.count[k]) * self.row_bytes), aligned_buffer(PAGE)
+        self.read_into(k, data, page)
+        if len(data) % PAGE and page[len(data) % PAGE :].any():
             raise CorruptStoreError("GS-STORE-004", f"{self._where(k)}: the gap behind batch {k} is not zero")
 
     def _where(self, k: int) -> Path:

@@ -28,6 +28,7 @@ from gnnsys.storage.checksums import chunk_sum, digest, digest_file
 from gnnsys.storage.direct import DirectFile, aligned_buffer
 from gnnsys.storage.files import PAGE, open_read, raw_bytes, read_into, round_up
 from gnnsys.storage.manifest import FileEntry, Manifest, numpy_dtype, read_manifest
+from gnnsys.storage.pages import piece_bytes
 from gnnsys.storage.plan_file import StoredPlan, read_plan
 from gnnsys.storage.pool import VERIFY, Pool
 from gnnsys.storage.writer import read_array
@@ -181,16 +182,9 @@ class Generation:
         """Bytes that `slots(k)` requests: whole pages."""
         return int(self._slot_offset[k + 1] - self._slot_offset[k])
 
-    def slots(self, k: int, buffer: np.ndarray | None = None) -> np.ndarray:
-        """(n,) uint32: where the row of every node of batch k is, in the order of the pool's ids.
-
-        Args:
-            buffer: page-aligned uint8 of at least `slots_bytes(k)`; the result points into it. Made when None.
-
-        Raises:
-            CorruptStoreError: they are not what was written.
-        """
-        return self._read_slots(k, buffer)[0]
+    def slots(self, k: int) -> np.ndarray:
+        """(n,) uint32: where the row of every node of batch k is, in the order of the pool's ids; see `read_slots`."""
+        return self.read_slots(k, aligned_buffer(self.slots_bytes(k)))[0]
 
     def run_bytes(self, k: int) -> int:
         """Bytes that `read_run(k, ..)` requests: whole pages, 0 when every row of the batch is cached."""
@@ -205,13 +199,38 @@ class Generation:
         Raises:
             CorruptStoreError: they are not what was written.
         """
-        return self._read_run(k, buffer)[0]
+        count, num_bytes = int(self.count[k]), self.run_bytes(k)
+        data = aligned_buffer(num_bytes) if buffer is None else buffer[:num_bytes]
+        if num_bytes:
+            self._shards[int(self._shard[k])].read(data, int(self._offset[k]))
+        rows = data[: count * self.row_bytes].reshape(count, self.row_bytes)
+        if self._due(self._runs_good, k):
+            self._check_run(k, chunk_sum(rows))
+        return rows
 
-    def read(self, k: int, slots: np.ndarray, run: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """`slots(k, slots)`, `read_run(k, run)`, and the bytes that both asked from the disk."""
-        found_slots, asked_slots = self._read_slots(k, slots)
-        found_run, asked_run = self._read_run(k, run)
-        return found_slots, found_run, asked_slots + asked_run
+    def pieces(self, k: int, buffer: np.ndarray) -> Iterator[tuple[int, np.ndarray, int]]:
+        """The run of batch k piece by piece: position of the first row, rows (n, B) uint8, bytes asked from the disk.
+
+        A piece is used while it is in the processor's cache: reading into the same small buffer again and again is a
+        third faster than reading a run of tens of MiB whole, and so is what is done with the rows.
+
+        Args:
+            buffer: page-aligned uint8 of `piece_bytes(row_bytes)`, or of `run_bytes(k)` where that is less; each piece
+                points into it, until the next one.
+
+        Raises:
+            CorruptStoreError: with the last piece, the run is not what was written.
+        """
+        count, step, total = int(self.count[k]), piece_bytes(self.row_bytes) // self.row_bytes, 0
+        for first in range(0, count, step):
+            rows = buffer[: min(step, count - first) * self.row_bytes].reshape(-1, self.row_bytes)
+            at = int(self._offset[k]) + first * self.row_bytes
+            asked = self._shards[int(self._shard[k])].read(buffer[: round_up(rows.size)], at)
+            if self._due(self._runs_good, k):
+                total += chunk_sum(rows, first_slot=first)
+                if first + len(rows) == count:
+                    self._check_run(k, total % (1 << 64))
+            yield first, rows, asked
 
     def planned_bytes(self, k: int) -> int:
         """Bytes that reading the slots and the run of batch k requests."""
@@ -229,8 +248,16 @@ class Generation:
             if self.__dict__.get(part) is not None:
                 self.__dict__[part].close()
 
-    def _read_slots(self, k: int, buffer: np.ndarray | None) -> tuple[np.ndarray, int]:
-        data = aligned_buffer(self.slots_bytes(k)) if buffer is None else buffer[: self.slots_bytes(k)]
+    def read_slots(self, k: int, buffer: np.ndarray) -> tuple[np.ndarray, int]:
+        """`slots(k)`, and the bytes asked from the disk for them.
+
+        Args:
+            buffer: page-aligned uint8 of at least `slots_bytes(k)`; the slots point into it.
+
+        Raises:
+            CorruptStoreError: they are not what was written.
+        """
+        data = buffer[: self.slots_bytes(k)]
         asked = self._slot_file.read(data, int(self._slot_offset[k]))
         slots = data[: 4 * int(self._num_nodes[k])].view("<u4")
         if self._due(self._slots_good, k):
@@ -238,17 +265,11 @@ class Generation:
             self._slots_good[k] = True
         return slots, asked
 
-    def _read_run(self, k: int, buffer: np.ndarray | None) -> tuple[np.ndarray, int]:
-        count, num_bytes = int(self.count[k]), self.run_bytes(k)
-        data = aligned_buffer(num_bytes) if buffer is None else buffer[:num_bytes]
-        asked = self._shards[int(self._shard[k])].read(data, int(self._offset[k])) if num_bytes else 0
-        rows = data[: count * self.row_bytes].reshape(count, self.row_bytes)
-        if self._due(self._runs_good, k):
-            if chunk_sum(rows) != int(self._sum[k]):
-                where = f"{self._run_path(k)}: rows of batch {k} (file offset {int(self._offset[k])})"
-                raise CorruptStoreError("GS-STORE-004", f"{where} fail their checksum", hint=_MEND)
-            self._runs_good[k] = True
-        return rows, asked
+    def _check_run(self, k: int, found: int) -> None:
+        if found != int(self._sum[k]):
+            where = f"{self._run_path(k)}: rows of batch {k} (file offset {int(self._offset[k])})"
+            raise CorruptStoreError("GS-STORE-004", f"{where} fail their checksum", hint=_MEND)
+        self._runs_good[k] = True
 
     def _open_rows(self) -> None:
         """Read the index, check that it tells one story with the sizes of the files, open them."""
@@ -328,7 +349,7 @@ class Generation:
     def _deep_slots(self, k: int) -> None:
         """Read them; then the gap behind them, which no hash covers, must be zero."""
         data = aligned_buffer(self.slots_bytes(k))
-        self._require_zero(data[self.slots(k, data).nbytes :], self.path / SLOTS, k)
+        self._require_zero(data[self.read_slots(k, data)[0].nbytes :], self.path / SLOTS, k)
 
     def _deep_run(self, k: int) -> None:
         data = aligned_buffer(self.run_bytes(k))

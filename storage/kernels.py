@@ -94,11 +94,40 @@ def gather(rows, where, out):
 
 @numba.njit(nogil=True, cache=True)
 def scatter(rows, where, out):
-    """out[where] <- rows (n, B): the last of equal targets wins; out (R, B) uint8, where (n,) integer."""
-    row_bytes = out.shape[1]
-    to, source = out.ctypes.data, rows.ctypes.data
+    """out[where] <- rows (n, B): the last of equal targets wins, a negative one is left out; out (R, B) uint8, where
+    (n,) integer. Large results of whole, aligned cache lines are streamed."""
+    row_bytes, to, source = out.shape[1], out.ctypes.data, rows.ctypes.data
+    streamed = row_bytes % LINE_BYTES == 0 and to % LINE_BYTES == 0 and out.size >= _STREAM_BYTES
     for i in range(where.shape[0]):
-        copy(to + np.int64(where[i]) * row_bytes, source + i * row_bytes, row_bytes)
+        place = np.int64(where[i])
+        if place >= 0:
+            if streamed:
+                for at in range(0, row_bytes, LINE_BYTES):
+                    stream_line(to + place * row_bytes + at, source + at)
+            else:
+                copy(to + place * row_bytes, source, row_bytes)
+        source += row_bytes
+    fence()
+
+
+@numba.njit(nogil=True, cache=True)
+def place_cached(cache, slots, out, where):
+    """Where slots[i] < len(cache), out[i] <- that row of the cache; the others i are written down: where[slots[i] -
+    len(cache)] <- i. cache (C, B), out (n, B) uint8, slots (n,) uint32, where (count,) int32, -1 before."""
+    row_bytes, split = out.shape[1], cache.shape[0]
+    to, source = out.ctypes.data, cache.ctypes.data
+    streamed = row_bytes % LINE_BYTES == 0 and to % LINE_BYTES == 0 and out.size >= _STREAM_BYTES
+    for i in range(slots.shape[0]):
+        slot = np.int64(slots[i])
+        if slot >= split:
+            where[slot - split] = i
+        elif streamed:
+            for at in range(0, row_bytes, LINE_BYTES):
+                stream_line(to + at, source + slot * row_bytes + at)
+        else:
+            copy(to, source + slot * row_bytes, row_bytes)
+        to += row_bytes
+    fence()
 
 
 @numba.njit(nogil=True, cache=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gnnsys.storage import kernels
 from gnnsys.storage.files import PAGE
+
+_PIECE_BYTES = 1 << 20
 
 
 def pages_touched(ids: np.ndarray, row_bytes: int, page_bytes: int = PAGE) -> int:
@@ -36,6 +40,12 @@ def pages_of(ids: np.ndarray, row_bytes: int, page_bytes: int = PAGE) -> np.ndar
     first, count = page_runs(ids, row_bytes, page_bytes)
     ends = np.cumsum(count)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - count), count)
+
+
+def piece_bytes(row_bytes: int) -> int:
+    """Size of the pieces that a run is read in: whole rows and whole pages, about 1 MiB."""
+    unit = math.lcm(row_bytes, PAGE)
+    return max(_PIECE_BYTES // unit, 1) * unit
 
 
 def run_layout(count: np.ndarray, row_bytes: int, shard_bytes: int) -> tuple[np.ndarray, np.ndarray, list[int]]:

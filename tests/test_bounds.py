@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["samplers/test_tree.py", "samplers/test_links.py", "storage/test_bits.py", "storage/test_kernels.py"]
+TESTS = [
+    "samplers/test_tree.py",
+    "samplers/test_links.py",
+    "samplers/test_draws.py",
+    "storage/test_bits.py",
+    "storage/test_kernels.py",
+]
 
 
 def test_no_kernel_reads_or_writes_outside_its_arrays(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from gnnsys.errors import CorruptStoreError
 from gnnsys.loading.clock import Clock
 from gnnsys.storage import kernels
 from gnnsys.storage.aggregates import Aggregates
+from gnnsys.storage.files import PAGE
 from gnnsys.storage.generation import SLOTS, Generation
+from gnnsys.storage.pages import piece_bytes
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.scratch import Scratch
 from gnnsys.storage.tables import Table, byte_rows
@@ -58,29 +60,42 @@ class PackedRows:
         self._cache = generation.load_cache()
         self.held_bytes = self._cache.nbytes
         batches = range(generation.pool.num_batches)
-        self._largest_run = max(generation.run_bytes(k) for k in batches)
         self._largest_slots = max(generation.slots_bytes(k) for k in batches)
+        self._largest_count = int(generation.count.max())
+        largest_run = max(generation.run_bytes(k) for k in batches)
+        self._piece_bytes = min(piece_bytes(self.row_bytes), largest_run)
 
     def fill(self, k: int, ids: np.ndarray, out: np.ndarray, scratch: Scratch, clock: Clock) -> int:
+        generation, count = self._generation, int(self._generation.count[k])
         with clock.stage("read_s"):
-            buffers = scratch.get("slots", self._largest_slots), scratch.get("run", self._largest_run)
-            slots, run, asked = self._generation.read(k, *buffers)
-        if len(slots) and int(slots.max()) >= len(self._cache) + len(run):
+            slots, asked = generation.read_slots(k, scratch.get("slots", self._largest_slots))
+        if len(slots) and int(slots.max()) >= len(self._cache) + count:
             # seen by its checksum too, but not when verification is off, nor on a second read
             raise CorruptStoreError(
                 "GS-STORE-004",
-                f"{self._generation.path / SLOTS}: slots of batch {k} lie outside the cache and its run",
+                f"{generation.path / SLOTS}: slots of batch {k} lie outside the cache and its run",
                 hint="Check it with gnnsys verify --deep, and make the pack again.",
             )
         with clock.stage("assemble_s"):
-            kernels.gather_two(self._cache, run, slots[: len(out)], byte_rows(out))
-        return asked
+            where = scratch.get("where", 4 * self._largest_count)[: 4 * count].view(np.int32)
+            where[:] = -1
+            kernels.place_cached(self._cache, slots[: len(out)], byte_rows(out), where)
+        pieces = generation.pieces(k, scratch.get("piece", self._piece_bytes))
+        while True:
+            with clock.stage("read_s"):
+                piece = next(pieces, None)
+            if piece is None:
+                return asked
+            first, rows, asked_for_piece = piece
+            asked += asked_for_piece
+            with clock.stage("assemble_s"):
+                kernels.scatter(rows, where[first : first + len(rows)], byte_rows(out))
 
     def planned_bytes(self, k: int, ids: np.ndarray | None) -> int:
         return self._generation.planned_bytes(k)
 
     def worker_bytes(self, num_nodes: int) -> int:
-        return self._largest_run + self._largest_slots
+        return self._largest_slots + 4 * self._largest_count + self._piece_bytes
 
     def close(self) -> None:
         self._cache = self._cache[:0]
@@ -123,14 +138,10 @@ class FoldedRows:
         self._aggregates = aggregates
         self.how, self.hops, self.fanout = aggregates.how, pool.hops - 1, pool.fanouts[-1]
         self.columns, self.dtype_name, self.row_bytes = aggregates.columns, aggregates.dtype, aggregates.row_bytes
-        self._largest = max(aggregates.run_bytes(k) for k in range(len(aggregates.count)))
 
     def fill(self, k: int, ids: np.ndarray, out: np.ndarray, scratch: Scratch, clock: Clock) -> int:
         with clock.stage("read_s"):
-            rows, asked = self._aggregates.read(k, scratch.get("run", self._largest))
-        with clock.stage("assemble_s"):
-            byte_rows(out)[:] = rows
-        return asked
+            return self._aggregates.read_into(k, byte_rows(out), scratch.get("page", PAGE))
 
     def num_edges(self, k: int) -> int:
         """Edges of batch k, all of which are folded into its aggregates or lie within them."""
@@ -140,7 +151,7 @@ class FoldedRows:
         return self._aggregates.run_bytes(k)
 
     def worker_bytes(self, num_nodes: int) -> int:
-        return self._largest
+        return PAGE
 
     def close(self) -> None:
         pass

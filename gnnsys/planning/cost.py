@@ -31,6 +31,7 @@ from gnnsys.planning.workload import Workload
 from gnnsys.storage.files import PAGE
 from gnnsys.storage.folding import folding_memory
 from gnnsys.storage.packing import CACHED_NODE_BYTES
+from gnnsys.storage.pages import piece_bytes
 
 BATCHES_AHEAD = 3
 """Batches in memory at once that the loader likes: two prefetched, one in use."""
@@ -205,16 +206,21 @@ def ratio(a: float, b: float) -> float:
 def loader_bytes(work: Workload, layout: str, batches: int) -> int:
     """Memory of a loader with that many batches in flight, upper bound over all batches.
 
-    Per batch: rows, ids, degrees, one CSR, labels. Per worker: the blob and what is decoded from it, and the packed
-    run with its slots, or the lists of pages.
+    Per batch: rows, ids, degrees, one CSR, labels. Per worker: the blob and what is decoded from it, and slots, places
+    and a piece of the run, or the lists of pages.
     """
     row_bytes = work.row_bytes + work.sum_bytes
     held = work.nodes * (row_bytes + 16) + 4 * work.edges + 8 * work.seeds + PAGE
     decoded = work.pool_bytes + 24 * work.nodes + 8 * work.edges
-    rows = 48 * work.nodes if layout == "direct" else work.nodes * (row_bytes + 4) + 2 * PAGE
+    run = work.nodes * work.row_bytes + PAGE
+    rows = 48 * work.nodes if layout == "direct" else 8 * work.nodes + PAGE + np.minimum(run, _piece(work.row_bytes))
     workers = max(min(LOADER_WORKERS, batches - 1), 1)
     fixed = DIRECT_BYTES if layout == "direct" else 0
     return int((batches * held + workers * (decoded + rows)).max()) + fixed
+
+
+def _piece(row_bytes: int) -> int:
+    return piece_bytes(row_bytes) if row_bytes else 0
 
 
 def step_bytes(work: Workload) -> int:

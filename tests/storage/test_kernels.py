@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gnnsys.storage.kernels import gather, gather_two, scatter
+from gnnsys.storage.kernels import gather, gather_two, place_cached, scatter
 
 SIZES = [
     (1, 10),
@@ -47,6 +47,26 @@ def test_gather_two_continues_in_the_second_array(row_bytes: int, count: int, sp
     out = aligned(count, row_bytes, shift)
     gather_two(rows[:split], rows[split:], where, out)
     assert np.array_equal(out, rows[where])
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("cached", [0, 1, 300])
+@pytest.mark.parametrize(("row_bytes", "count"), SIZES)
+def test_cached_rows_and_scattered_pieces_together_are_a_gather(
+    row_bytes: int, count: int, cached: int, shift: int
+) -> None:
+    """A row of the run goes to the one node that wants it; those that nobody wants are left out."""
+    rng = np.random.default_rng(1)
+    is_cold = rng.random(count) < (0.6 if cached else 2.0)
+    run = int(is_cold.sum()) + 5
+    slots = rng.integers(0, max(cached, 1), count).astype(np.uint32)
+    slots[is_cold] = cached + rng.permutation(run)[: run - 5]
+    rows = random_rows(cached + run, row_bytes)
+    out, where = aligned(count, row_bytes, shift), np.full(run, -1, dtype=np.int32)
+    place_cached(rows[:cached], slots, out, where)
+    for first in range(cached, cached + run, 1000):
+        scatter(rows[first : first + 1000], where[first - cached :][:1000], out)
+    assert np.array_equal(out, rows[slots])
 
 
 @pytest.mark.parametrize(("row_bytes", "count"), SIZES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -23,6 +24,7 @@ from gnnsys.errors import (
 from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.storage.direct import DirectFile, aligned_buffer
+from gnnsys.storage.files import PAGE
 from gnnsys.storage.generation import Generation
 from gnnsys.storage.hint import read_hint, resolve_store, write_hint
 from gnnsys.storage.pack import Pack
@@ -95,11 +97,41 @@ def test_reading_requests_exactly_the_planned_bytes(made: Path, monkeypatch: pyt
         assert sum(asked) == generation.planned_bytes(k) == generation.slots_bytes(k) + generation.run_bytes(k)
 
 
+def test_pieces_are_the_run(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their size: rows in order, where they belong, and the bytes of the run asked once."""
+    whole = Pack.open(made / "pack").generations[0]
+    unit = math.lcm(whole.row_bytes, PAGE)
+    for pieces in (1, 2, 1000):
+        monkeypatch.setattr("gnnsys.storage.generation.piece_bytes", lambda _, size=pieces * unit: size)
+        generation = Pack.open(made / "pack").generations[0]
+        buffer = aligned_buffer(pieces * unit)
+        for k in range(generation.pool.num_batches):
+            found = [(first, rows.copy(), asked) for first, rows, asked in generation.pieces(k, buffer)]
+            assert np.array_equal(np.concatenate([rows for _, rows, _ in found]), whole.read_run(k))
+            starts = np.cumsum([0, *(len(rows) for _, rows, _ in found)])[:-1]
+            assert [first for first, _, _ in found] == starts.tolist()
+            assert sum(asked for _, _, asked in found) == whole.run_bytes(k)
+
+
+def test_damage_in_any_piece_is_noticed(made: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = Pack.open(made / "pack").generations[0]
+    unit = math.lcm(good.row_bytes, PAGE)
+    monkeypatch.setattr("gnnsys.storage.generation.piece_bytes", lambda _: unit)
+    k = int(np.argmax(good.count))
+    path, at = copy / "g000000/rows/rows-00000.bin", int(good._offset[k]) + 3
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    generation = Pack.open(copy).generations[0]
+    with pytest.raises(CorruptStoreError, match=f"rows of batch {k}"):
+        list(generation.pieces(k, aligned_buffer(unit)))
+
+
 def test_buffers_of_the_caller_are_used(made: Path) -> None:
     generation = Pack.open(made / "pack").generations[0]
     run, slots = aligned_buffer(generation.run_bytes(1)), aligned_buffer(generation.slots_bytes(1))
     assert np.shares_memory(generation.read_run(1, run), run)
-    assert np.shares_memory(generation.slots(1, slots), slots)
+    assert np.shares_memory(generation.read_slots(1, slots)[0], slots)
 
 
 @pytest.mark.parametrize("damage", ["flip the first byte", "flip the last byte", "truncate", "remove"])
