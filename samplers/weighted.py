@@ -86,7 +86,9 @@ def draw_weighted(nodes, first, degree, weights, replace, hidden, begin, end, pt
         count = np.int64(ptr[i + 1] - ptr[i])
         place, stop = (hidden[i], hidden[i + 1]) if hidden.shape[0] else (0, 0)
         state = _mix(key + np.uint64(nodes[i] + 1) * _GOLDEN)
-        if replace and count > 0:
+        if count == 0:
+            continue
+        if replace:
             total = _sum(first[i], degree[i], weights, place, stop, begin, end)
             for k in range(start, start + count):
                 state += _GOLDEN

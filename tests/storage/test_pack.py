@@ -25,7 +25,7 @@ from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.storage.direct import DirectFile, aligned_buffer
 from gnnsys.storage.files import PAGE
-from gnnsys.storage.generation import Generation
+from gnnsys.storage.generation import Generation, rows_path
 from gnnsys.storage.hint import read_hint, resolve_store, write_hint
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.plan_file import plan_document, read_plan
@@ -118,7 +118,7 @@ def test_damage_in_any_piece_is_noticed(made: Path, copy: Path, monkeypatch: pyt
     unit = math.lcm(good.row_bytes, PAGE)
     monkeypatch.setattr("gnnsys.storage.generation.piece_bytes", lambda _: unit)
     k = int(np.argmax(good.count))
-    path, at = copy / "g000000/rows/rows-00000.bin", int(good._offset[k]) + 3
+    path, at = copy / "g000000" / rows_path(int(good._shard[k])), int(good._offset[k]) + 3
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
