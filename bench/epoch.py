@@ -42,7 +42,7 @@ from gnnsys.storage.store import Store
 from gnnsys.units import format_size
 
 FANOUTS, FEATURES, HIDDEN, CLASSES = [15, 10, 5], 128, 256, 16
-BATCHES = 40
+BATCHES = 24
 RUNTIME = 448 << 20
 """What Python, torch and their code take before there is any graph, with room for the kernel's own accounts."""
 OUT_OF_CORE = ("packed", "pre-aggregated", "mapped", "direct")

@@ -82,7 +82,7 @@ def _aggregate_folded(block: FoldedBlock, h: Tensor, how: How) -> Tensor:
         raise ConfigError(
             "GS-CFG-607",
             f"the pack was pre-aggregated with {block.how!r}, the first layer asks for {how!r}",
-            hint=f"Pack again with --aggregate {how}, or load this pack with rows='direct'.",
+            hint="Pack again for this model, or load this pack with rows='direct'.",
         )
     if block.rows is not None and h is not block.rows:
         raise ConfigError(

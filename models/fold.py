@@ -68,25 +68,43 @@ def fold(model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> 
 
 def refuse_folded(model: nn.Module, how: str) -> None:
     """Raise ConfigError unless the first layer of `model` can be served by a pack pre-aggregated with `how`."""
-    declared = aggregates_input(model)
-    if declared == how:
-        return
-    layers = layers_of(model)
-    who = type(layers[0] if layers else model).__name__
-    does = f"aggregates its rows with {declared!r}" if declared else "declares no linear aggregation of its rows"
-    raise ConfigError(
-        "GS-CFG-605",
-        f"the pack was pre-aggregated with {how!r}, but the first layer, {who}, {does}",
-        hint="Attention, edge weights and dropout before the aggregation cannot be folded: load with rows='direct', "
-        "or pack again without --aggregate.",
-    )
+    declared = foldable(model)
+    if declared != how:
+        raise ConfigError(
+            "GS-CFG-605",
+            f"the pack was pre-aggregated with {how!r}, but the first layer, {_first_layer(model)}, aggregates its "
+            f"rows with {declared!r}",
+            hint="Pack again for this model, or load this pack with rows='direct'.",
+        )
+
+
+def foldable(model: nn.Module) -> str:
+    """How the first layer of `model` aggregates its rows, so that a pack may do it ahead: `sum`, `mean` or `gcn`.
+
+    Raises:
+        ConfigError: it does something else with them first, or does not say (names the layer).
+    """
+    how = aggregates_input(model)
+    if how is None:
+        raise ConfigError(
+            "GS-CFG-605",
+            f"the first layer, {_first_layer(model)}, declares no linear aggregation of its rows: it cannot be folded "
+            "into a pack",
+            hint="Attention, edge weights and dropout before the aggregation (gcn: --dropout 0) forbid it. Use a plain "
+            "pack, or load this one with rows='direct'.",
+        )
+    return how
 
 
 def aggregates_input(model: nn.Module) -> str | None:
-    """How the first layer of `model` aggregates its rows as they were given: `sum`, `mean`, `gcn`; None when it does
-    something else with them first, or does not say."""
+    """As `foldable`, but None where it raises."""
     layers = layers_of(model)
     return getattr(layers[0], "aggregates_input", None) if layers else None
+
+
+def _first_layer(model: nn.Module) -> str:
+    layers = layers_of(model)
+    return type(layers[0] if layers else model).__name__
 
 
 def layers_of(model: nn.Module) -> list[nn.Module] | None:

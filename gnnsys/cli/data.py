@@ -25,16 +25,20 @@ from gnnsys.cli.common import (
     refuse_sampling_options,
     sampling_options,
 )
+from gnnsys.models.fold import aggregates_input, foldable
+from gnnsys.models.registry import build
 from gnnsys.planning.plan import estimate
 from gnnsys.storage import manifest, pool
+from gnnsys.training.config import TrainConfig
 from gnnsys.units import format_size, parse_size
 
 Epochs = Annotated[int, typer.Option(help="Epochs you plan to train; preparation is weighed against them.")]
 Layout = Annotated[str, typer.Option(help="packed | pre-aggregated | direct | auto")]
-Aggregate = Annotated[
+Model = Annotated[
     str | None,
-    typer.Option(help="mean (sage) | sum (gin) | gcn (sgc, gcn without dropout): offers to fold the first layer."),
+    typer.Option(help="The model to be trained, as for train: offers to fold its first layer into the pack."),
 ]
+Dropout = Annotated[float | None, typer.Option(help="Of that model; what train would take when not given.")]
 
 _ROW_OF_NODE = "Row i is that of node i; where ids are names, of the i-th name in order of first appearance."
 _NOTES = {
@@ -155,7 +159,8 @@ def plan(
     disk: Disk = None,
     epochs: Epochs = 10,
     layout: Layout = "auto",
-    aggregate: Aggregate = None,
+    model: Model = None,
+    dropout: Dropout = None,
     store: StorePath = None,
     as_json: Json = False,
 ) -> None:
@@ -168,13 +173,16 @@ def plan(
         "disk": parse_size(disk) if disk else None,
         "epochs": epochs,
         "layout": layout,
-        "aggregate": aggregate,
     }
     if _kind(source) == pool.FORMAT:
         refuse_sampling_options(source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed)
-        made = gs.plan(gs.Pool.open(source), gs.Store.open(store) if store else None, **options)
+        opened = gs.Pool.open(source)
+        options["aggregate"] = _aggregate(model, dropout, opened.hops, layout)
+        made = gs.plan(opened, gs.Store.open(store) if store else None, **options)
     else:
-        made = estimate(gs.Store.open(source), **sampling_options(fanouts, batch_size, seeds, seed), **options)
+        sampling = sampling_options(fanouts, batch_size, seeds, seed)
+        options["aggregate"] = _aggregate(model, dropout, len(sampling["fanouts"]), layout)
+        made = estimate(gs.Store.open(source), **sampling, **options)
     emit(made.to_json(), str(made), as_json)
 
 
@@ -189,7 +197,8 @@ def pack(
     disk: Disk = None,
     epochs: Epochs = 10,
     layout: Layout = "packed",
-    aggregate: Aggregate = None,
+    model: Model = None,
+    dropout: Dropout = None,
     store: StorePath = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -203,10 +212,12 @@ def pack(
     sampling: dict[str, Any] = {}
     if _kind(source) == pool.FORMAT:
         refuse_sampling_options(source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed)
-        opened: gs.Store | gs.Pool = gs.Pool.open(source)
+        opened: gs.Store | gs.Pool = (given := gs.Pool.open(source))
+        hops = given.hops
     else:
         opened = gs.Store.open(source)
         sampling = sampling_options(fanouts, batch_size, seeds, seed)
+        hops = len(sampling["fanouts"])
     with progress(quiet or as_json) as report:
         made = gs.pack(
             opened,
@@ -215,7 +226,7 @@ def pack(
             disk=parse_size(disk) if disk else None,
             epochs=epochs,
             layout=layout,
-            aggregate=aggregate,
+            aggregate=_aggregate(model, dropout, hops, layout),
             store=store,
             workers=workers,
             progress=report,
@@ -233,6 +244,19 @@ def pack(
     took_s = time.perf_counter() - start
     text = f"{made.plan}\n{out}: {made.pool.num_batches:,} batches, {format_size(size)}, {took_s:.1f} s"
     emit(result, text, as_json)
+
+
+def _aggregate(model: str | None, dropout: float | None, hops: int, layout: str) -> str | None:
+    """How the first layer of that model aggregates its rows; None when it was not named, or cannot be folded.
+
+    Raises:
+        ConfigError: it cannot, and the layout wants it.
+    """
+    if model is None or not hops:
+        return None
+    dropout = TrainConfig().dropout if dropout is None else dropout
+    network = build(model, in_channels=8, hidden_channels=8, num_layers=hops, out_channels=2, dropout=dropout)
+    return foldable(network) if layout == "pre-aggregated" else aggregates_input(network)
 
 
 def _kind(path: Path) -> str:

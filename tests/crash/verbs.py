@@ -34,7 +34,7 @@ FOLD = Verb(
     "fold",
     (
         *("pack", "{golden}/store", "{out}/folded", "--fanouts", "10,5", "--batch-size", "128", "--memory", "32MiB"),
-        *("--layout", "pre-aggregated", "--aggregate", "mean"),
+        *("--layout", "pre-aggregated", "--model", "sage"),
     ),
     PACK.lasting,
     "folded",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -293,3 +296,27 @@ def test_the_planner_offers_it_and_chooses_what_ends_first(store: gs.Store, tmp_
     assert "pre-aggregated" not in [c.layout for c in gs.plan(pool, memory="64MiB", speeds=slow).candidates]
     fast = replace(slow, read=1e9, write=1.0, random=1e9)
     assert gs.plan(pool, memory="64MiB", aggregate="mean", epochs=1, speeds=fast).layout == "direct"
+
+
+@pytest.mark.parametrize(
+    ("model", "rest", "offered"),
+    [("sage", (), True), ("gin", (), True), ("gcn", (), False), ("gcn", ("--dropout", "0"), True), ("mlp", (), False)],
+)
+def test_the_command_line_offers_it_when_the_model_declares_such_a_layer(
+    model: str, rest: tuple[str, ...], offered: bool, store: gs.Store
+) -> None:
+    found = command("plan", str(store.path), "--fanouts", "4,3", "--model", model, *rest, "--json")
+    layouts = [c["layout"] for c in json.loads(found.stdout)["candidates"]]
+    assert ("pre-aggregated" in layouts) == offered
+
+
+def test_the_command_line_refuses_by_name_what_cannot_be_folded(store: gs.Store, tmp_path: Path) -> None:
+    found = command("pack", str(store.path), str(tmp_path / "p"), "--layout", "pre-aggregated", "--model", "gcn")
+    assert found.returncode == ConfigError.exit_code
+    assert "GcnLayer" in found.stderr
+    assert not (tmp_path / "p").exists()
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "gnnsys", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
