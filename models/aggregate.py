@@ -29,6 +29,7 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -55,7 +56,7 @@ def aggregate(block: object, h: Tensor, how: How) -> Tensor:
 
     Args:
         block: a `Block`, or any type registered with `aggregate.register`.
-        h: (S, F) float32 or float64, on the device of the block.
+        h: (S, F) floating point, on the device of the block; short floats are summed in float32.
         how: one of the above.
 
     Returns:
@@ -66,6 +67,8 @@ def aggregate(block: object, h: Tensor, how: How) -> Tensor:
 
 @aggregate.register
 def _aggregate_csr(block: Block, h: Tensor, how: How) -> Tensor:
+    if h.dtype in (torch.float16, torch.bfloat16):  # sums are made in float32, also under autocast
+        return _aggregate_csr(block, h.float(), how).to(h.dtype)
     if how == "max":
         return functional.embedding_bag(block.indices, h, block.indptr, mode="max", include_last_offset=True)
     weight, own = block.linear_weights(how, h.dtype)

@@ -146,8 +146,8 @@ class Request:
             raise ConfigError(
                 "GS-CFG-308",
                 "a pre-aggregated pack needs to know what the first layer does with its rows: aggregate is missing",
-                hint="Name the model (--model sage), or give aggregate='mean' for sage, 'sum' for gin, 'gcn' for sgc and for "
-                "gcn without dropout.",
+                hint="Name the model (--model sage), or give aggregate='mean' for sage, 'sum' for gin, 'gcn' for sgc "
+                "and for gcn without dropout.",
             )
         if epochs < 1:
             raise ConfigError("GS-CFG-302", f"epochs is {epochs}; it must be at least 1")

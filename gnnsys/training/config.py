@@ -46,6 +46,9 @@ class TrainConfig(BaseModel):
     """Consecutive batches whose gradients make one step."""
     memory: Annotated[int, Field(ge=1)] = DEFAULT_MEMORY
     """Bytes that training may grow by; also accepts `2GiB`."""
+    precision: Literal["f32", "bf16"] = "f32"
+    """Of dense products while training (torch.autocast). bf16 pays where the processor has it (AVX-512 BF16, AMX, a
+    GPU); weights, sums over neighbours, losses and evaluation stay float32."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     workers: Annotated[int, Field(ge=1)] | None = None
     """Loading threads; default: as many as fit, at most 2."""

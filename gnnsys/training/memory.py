@@ -36,24 +36,24 @@ _NOISE_BYTES = 2 << 20
 """What the kernel counts late: it adds up the pages of a thread in batches."""
 
 
-def run_step(model: nn.Module, task: Task, batch: Batch) -> None:
+def run_step(model: nn.Module, task: Task, batch: Batch, precision: str) -> None:
     """Forward and backward of one batch under a fixed key; gradients are left on the model."""
     before = getattr(task, "before_step", None)
     batch = batch if before is None else (before(batch) or batch)
     key = (0, 0, 0)
     with random_from(derive(*key), batch.seeds.device):
-        loss, _ = task.loss(keyed_outputs(task)(model, batch, key), batch)
+        loss, _ = task.loss(keyed_outputs(task, precision)(model, batch, key), batch)
         loss.backward()
 
 
-def step_growth(model: nn.Module, task: Task, batch: Batch) -> int:
+def step_growth(model: nn.Module, task: Task, batch: Batch, precision: str = "f32") -> int:
     """Bytes by which a step on `batch` grows this process at its peak; model and task are left as they were."""
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     state = copy.deepcopy(task.state_dict()) if hasattr(task, "state_dict") else None
     was_training = model.training
     model.train()
     try:
-        return growth_of(lambda: run_step(model, task, batch))
+        return growth_of(lambda: run_step(model, task, batch, precision))
     finally:
         model.train(was_training)
         model.zero_grad(set_to_none=True)

@@ -38,7 +38,7 @@ def share_memory(
     shares = {"model and optimizer": state_bytes(model), "small things": OVERHEAD_BYTES}
     shares["loader"] = loader.memory_bytes(1, 1) if resize else loader.memory_bytes()
     _refuse_over(config.memory, shares)
-    step = step_growth(model, task, loader.largest_batch().to(device))
+    step = step_growth(model, task, loader.largest_batch().to(device), config.precision)
     if isinstance(loader.opened, Store):
         step += step // 4  # sampled online, a later batch may be larger than those looked at
     shares["one step"] = max(step, checkpoint_bytes(model), EVALUATION_BYTES)

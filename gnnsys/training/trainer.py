@@ -101,7 +101,7 @@ class Trainer:
         self._folder, self._checkpoints, self._events = folder, checkpoints, events
         self._device, self._evaluate, self._progress = device, evaluate, progress
         self._stop = stop or threading.Event()
-        self._outputs = keyed_outputs(task)
+        self._outputs = keyed_outputs(task, config.precision)
         self._mark = self._saved_at = time.monotonic()
         self._sums = _Sums()
 
@@ -312,12 +312,21 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
 
-def keyed_outputs(task: Task) -> Callable[[nn.Module, Batch, tuple[int, ...]], Tensor]:
-    """`task.outputs` as a function of (model, batch, key), for tasks that take the key and for those that do not."""
+def keyed_outputs(task: Task, precision: str) -> Callable[[nn.Module, Batch, tuple[int, ...]], Tensor]:
+    """`task.outputs` as a function of (model, batch, key), for tasks that take the key and for those that do not, with
+    dense products in that precision; outputs are float32 again."""
     outputs: Any = task.outputs
-    if "key" in inspect.signature(outputs).parameters:
-        return lambda model, batch, key: outputs(model, batch, key=key)
-    return lambda model, batch, _key: outputs(model, batch)
+    takes_key = "key" in inspect.signature(outputs).parameters
+
+    def call(model: nn.Module, batch: Batch, key: tuple[int, ...]) -> Tensor:
+        out: Tensor = outputs(model, batch, key=key) if takes_key else outputs(model, batch)
+        return out
+
+    def call_in_bf16(model: nn.Module, batch: Batch, key: tuple[int, ...]) -> Tensor:
+        with torch.autocast(batch.seeds.device.type, torch.bfloat16):
+            return call(model, batch, key).float()
+
+    return call_in_bf16 if precision == "bf16" else call
 
 
 def _task_state(task: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -39,7 +39,7 @@ def warm_up() -> None:
         for rows in _ROWS:
             with Loader(packed, rows=rows) as loader:
                 for batch in loader:
-                    run_step(model, NodeClassification(2), batch)
+                    run_step(model, NodeClassification(2), batch, "f32")
                     optimizer.step()
         with Loader(store, fanouts=[2, 2], batch_size=4) as loader:
             next(iter(loader))
