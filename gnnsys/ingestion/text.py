@@ -12,6 +12,7 @@ import gzip
 import os
 import re
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -132,7 +133,7 @@ class _Parser:
     def run(self) -> None:
         block_bytes = self._job.block_bytes
         recorded = self._byte
-        with _open(self._path) as file:
+        with _open(self._path) as file, ThreadPoolExecutor(self._job.workers) as self._threads:
             file.seek(self._byte)
             while block := _whole_lines(file, block_bytes, self._path, self._line):
                 self._parse(block)
@@ -146,14 +147,23 @@ class _Parser:
     def _parse(self, block: bytes) -> None:
         if self._dictionary is not None:
             values, lines = self._dictionary.numbers(block, self._path, self._byte, self._line)
-        else:
-            # A row takes at least a digit and a separator per column.
-            out = np.empty((len(block) // (2 * self._form.columns) + 1, self._form.columns), dtype=np.int64)
-            rows, lines, error = kernels.parse_rows(np.frombuffer(block, dtype=np.uint8), self._form.more, out)
+            self._append(values, lines)
+            return
+        parts = _split(block, self._job.workers)
+        for part, (values, lines, error) in zip(parts, self._threads.map(self._integers, parts), strict=True):
             if error != kernels.OK:
-                text = block.split(b"\n", lines + 1)[lines]
+                text = part.split(b"\n", lines + 1)[lines]
                 raise bad_row(self._path, self._line + lines + 1, text, error, self._form)
-            values = out[:rows]
+            self._append(values, lines)
+
+    def _integers(self, part: bytes) -> tuple[np.ndarray, int, int]:
+        """((rows, C) int64, lines read, what is wrong with the next line) of whole lines."""
+        # A row takes at least a digit and a separator per column.
+        out = np.empty((len(part) // (2 * self._form.columns) + 1, self._form.columns), dtype=np.int64)
+        rows, lines, error = kernels.parse_rows(np.frombuffer(part, dtype=np.uint8), self._form.more, out)
+        return out[:rows], lines, error
+
+    def _append(self, values: np.ndarray, lines: int) -> None:
         self._out.append(values)
         self._rows += len(values)
         self._line += lines
@@ -353,6 +363,17 @@ def _whole_lines(file: IO[bytes], num_bytes: int, path: Path, line: int) -> byte
             _refuse_long(block[start : start + MAX_LINE + 1], path, line + block.count(b"\n", 0, start))
         start = end + 1
     return block
+
+
+def _split(block: bytes, count: int) -> list[bytes]:
+    """`block`, which ends a line, as at most `count` parts of about one size that each end a line."""
+    parts, start = list[bytes](), 0
+    for number in range(1, count + 1):
+        stop = block.find(b"\n", max(len(block) * number // count - 1, start)) + 1 or len(block)
+        if stop > start:
+            parts.append(block[start:stop])
+        start = stop
+    return parts
 
 
 def _refuse_long(text: bytes, path: Path, line: int) -> None:
