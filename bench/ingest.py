@@ -9,7 +9,6 @@ their compressed columns in memory, without a limit, and write nothing.
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gnnsys.bench.harness import Report, contestants, memory_limit, repeated, report, row, samples, seconds
+from gnnsys.budget import GrowthMeter
 from gnnsys.ingestion import ingest
 from gnnsys.interop.dgl import import_dgl
 from gnnsys.units import format_size
@@ -61,21 +61,17 @@ _PEERS = "Peers: pandas reads the text; DGL builds its CSC format, PyG a CSC ten
 
 
 def main(contestant: str, folder: Path, repeats: int) -> dict[str, Any]:
-    """Edges per second of every repeat, and how far the process grew at its peak in all of them."""
+    """Edges per second of every repeat, and how far anonymous memory grew at its peak in all of them."""
     work = {"ours": _ours, "dgl": _dgl, "pyg": _pyg}[contestant](folder)
     edges = [0]
-    before = _peak()
 
     def measure() -> float:
         spent = seconds(lambda: edges.append(work()))
         return edges[-1] / spent
 
-    found = repeated(measure, repeats)
-    return {"edges_per_s": found, "peak_growth": [_peak() - before]}
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with GrowthMeter() as meter:
+        found = repeated(measure, repeats)
+    return {"edges_per_s": found, "peak_growth": [meter.peak_growth]}
 
 
 def _ours(folder: Path) -> Callable[[], int]:

@@ -73,12 +73,13 @@ class Folding:
 
     Attributes:
         how: `sum`, `mean` or `gcn`.
-        cache_rows, hottest: the cache of the plain generation that is folded; they decide no byte of the result.
+        cache_rows: of the plain generation that is folded, when it is begun; they decide no byte of the result.
+        hottest: gives the ids of so many cached nodes of that one, hottest first.
     """
 
     how: str
     cache_rows: int
-    hottest: Callable[[], np.ndarray]
+    hottest: Callable[[int], np.ndarray]
 
 
 def write_generation(
@@ -173,15 +174,16 @@ class _Packing:
         plain_folder, folder = self._stage.work / "plain", self._stage.folder / AGGREGATES
         if "begin" not in self._stage.done:
             remove_tree(folder)  # of other options, refused or never recorded
-            self._stage.record("begin")
+            self._stage.record("begin", cache_rows=folding.cache_rows)
+        rows = int(self._stage.done["begin"]["cache_rows"])  # another --memory goes on with what was begun
         if not (folder / MANIFEST).exists():
             plain = write_generation(
                 plain_folder,
                 self._pool,
                 self._store,
                 layout="packed",
-                cache_rows=folding.cache_rows,
-                hottest=folding.hottest,
+                cache_rows=rows,
+                hottest=lambda: folding.hottest(rows),
                 memory=self._budget.total,
                 workers=self._workers,
                 shard_bytes=self._shard_bytes,

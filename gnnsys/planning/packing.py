@@ -171,7 +171,7 @@ class _Job:
         batch = folding_memory(work.pool_bytes, work.nodes, work.edges, dst, work.row_bytes, columns)
         room = max(self._request.memory - 2 * batch, 0) // cached_row_bytes(work.row_bytes, columns)
         rows = min(plan.candidate("packed").cache_rows, room)
-        return Folding(how=plan.aggregate, cache_rows=rows, hottest=lambda: self._hottest(rows, self._pool.hops))
+        return Folding(how=plan.aggregate, cache_rows=rows, hottest=lambda rows: self._hottest(rows, self._pool.hops))
 
     def _planned(self) -> Plan:
         plan, access, cached = planned(

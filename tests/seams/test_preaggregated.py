@@ -151,6 +151,22 @@ def test_a_repeated_command_does_nothing_and_plain_rows_leave_no_trace(store: gs
         make_folded(store, tmp_path, "sum")
 
 
+def test_an_interrupted_one_continues_with_another_memory(
+    store: gs.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What packing works in decides no byte of a pack that keeps no rows; it goes on with the cache that was begun."""
+    whole = make_folded(store, tmp_path / "whole", "gcn")
+    with monkeypatch.context() as patch:
+        patch.setattr("gnnsys.storage.packing.write_aggregates", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_folded(store, tmp_path / "torn", "gcn", memory="12MiB")
+    assert make_folded(store, tmp_path / "torn", "gcn").digest == whole.digest
+
+
+def interrupted(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def changed_at(folder: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
 
