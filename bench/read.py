@@ -34,8 +34,8 @@ from gnnsys.units import format_size
 
 FANOUTS, BATCH_SIZE, FEATURES = [10, 10], 1024, 128
 PACK_MEMORY, LIMIT = 256 << 20, 640 << 20
-WORKERS = PREFETCH = 3
-"""Two threads wait for the disk while one gathers."""
+WORKERS = PREFETCH = 4
+"""Enough that the disk always has a request while other threads put rows in place; 3 got 0.88 of the loop, 4 1.0."""
 _READ_BYTES = 1 << 20
 _GB = 1e9
 
