@@ -79,6 +79,7 @@ def run(quick: bool, folder: Path) -> Report:
         limited + "runtime." if prefix else "No limit could be set.",
         'Peer "packed" is the layout of DiskGNN; "pyg layers" trains PyG\'s SAGEConv on batches of ours in memory; '
         '"bf16" is ours with bfloat16 products, which pay only where the processor has them.',
+        "DGL samples and slices in the training process, on all its threads (num_workers=0).",
     ]
     return report(_rows(found), config, notes=notes)
 

@@ -94,4 +94,4 @@ def _aggregate_folded(block: FoldedBlock, h: Tensor, how: How) -> Tensor:
             "cannot know the result",
             hint="Aggregate first, or load this pack with rows='direct'.",
         )
-    return block.sums.to(h.dtype)
+    return block.sums.to(h.dtype, copy=True)  # the caller's own, as from every block

@@ -110,6 +110,15 @@ class Weighted:
         weighted.draw_weighted(nodes, first, degree, self._weights, replace, *ranges, ptr, key, clocks, out)
 
 
+def copied_bytes(weights: np.ndarray | None) -> int:
+    """Memory of the copy that weights of another type than contiguous float32 are converted to."""
+    if weights is None or (
+        isinstance(weights, np.ndarray) and weights.dtype == np.float32 and weights.flags.c_contiguous
+    ):
+        return 0
+    return 4 * len(weights)
+
+
 def make_draw(weights: np.ndarray | None, replace: bool, num_edges: int) -> tuple[Draw, str | None]:
     """The way to draw that the options ask for, and the digest of the weights.
 

@@ -15,7 +15,7 @@ import numpy as np
 from gnnsys.budget import DEFAULT_MEMORY, Budget
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.batches import SeedBatches, seed_batches
-from gnnsys.samplers.draws import Draw, make_draw
+from gnnsys.samplers.draws import Draw, copied_bytes, make_draw
 from gnnsys.samplers.seeds import Order, Seeds, SplitStore, as_seeds
 from gnnsys.samplers.tree import (
     Topology,
@@ -99,6 +99,7 @@ def sample(
     budget.reserve(ORDER_BYTES * len(found), "the order of the seeds")
     batches = seed_batches(found, batch_size, seed, pool_index)
     threads = num_workers(workers)
+    budget.reserve(copied_bytes(weights), "edge weights")
     draw, weights_digest = make_draw(weights, replace, store.num_edges)
     parameters: dict[str, Any] = {
         "seeds": seeds if isinstance(seeds, str) else found.digest,

@@ -39,9 +39,10 @@ def runs_path(shard: int) -> str:
     return f"runs-{shard:05d}.bin"
 
 
-def sum_dtype(table_dtype: str) -> str:
-    """Type of stored aggregates of a table: its own when that is a short float, else F32."""
-    return table_dtype if table_dtype in ("F16", "BF16") else "F32"
+def sum_dtype(table_dtype: str, how: str) -> str:
+    """Type of stored aggregates of a table: its own when that is a short float that holds them, else F32. A mean is no
+    larger than what it is of; sums of F16 would overflow."""
+    return table_dtype if table_dtype == "BF16" or (table_dtype == "F16" and how == "mean") else "F32"
 
 
 def destinations(pool: Pool) -> np.ndarray:

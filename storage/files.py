@@ -235,6 +235,13 @@ def map_array(path: Path, dtype: np.dtype | str, shape: tuple[int, ...]) -> np.n
     return np.memmap(path, dtype=dtype, mode="r", shape=shape)
 
 
+def move_folder(source: Path, target: Path) -> None:
+    """Give a folder of durable files another name, durably; what stood there before is removed first."""
+    remove_tree(target)
+    source.rename(target)
+    fsync_dir(target.parent)
+
+
 def remove_tree(path: Path) -> None:
     """Delete a folder and what is in it; absent is fine."""
     shutil.rmtree(path, ignore_errors=True)

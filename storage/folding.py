@@ -23,7 +23,6 @@ from gnnsys.storage.aggregates import (
     FORMAT,
     HASH,
     VERSION,
-    Aggregates,
     destinations,
     run_hash,
     runs_path,
@@ -54,7 +53,7 @@ def write_aggregates(
     workers: int,
     shard_bytes: int,
     progress: Progress,
-) -> Aggregates:
+) -> None:
     """Make the aggregates of `pool` in `folder`; repeating the call continues.
 
     Args:
@@ -72,7 +71,6 @@ def write_aggregates(
     with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters) as stage:
         if stage.finished is None:
             _write(stage, pool, plain, how, budget, workers, shard_bytes, progress)
-    return Aggregates.open(folder, pool)
 
 
 def folding_memory(
@@ -110,7 +108,8 @@ def _write(
         workers = max(min(workers, budget.left // one - 1), 1)
         with budget.holding((workers + 1) * one, "batches being folded"):
             cache = _floats(plain.load_cache(), plain.dtype)
-            writer = _Writer(stage, destinations(pool), plain, shard_bytes)
+            dtype = sum_dtype(plain.dtype, how)
+            writer = _Writer(stage, destinations(pool), plain.columns, dtype, shard_bytes)
             todo = range(writer.next_batch, pool.num_batches)
 
             def fold(k: int) -> np.ndarray:
@@ -149,7 +148,7 @@ def _folded(
         np.empty(0, dtype=np.float32) if own is None else own.numpy(),
         sums,
     )
-    stored = torch.from_numpy(sums).to(torch_dtype(sum_dtype(plain.dtype)))
+    stored = torch.from_numpy(sums).to(torch_dtype(sum_dtype(plain.dtype, how)))
     return np.asarray(stored.view(torch.uint8).numpy())
 
 
@@ -169,9 +168,9 @@ class _Writer:
         CorruptStoreError: the newest batch that the journal has is not there any more.
     """
 
-    def __init__(self, stage: Stage, count: np.ndarray, plain: Generation, shard_bytes: int) -> None:
-        self._stage, self._plain, self._count = stage, plain, count
-        self._row_bytes = plain.columns * numpy_dtype(sum_dtype(plain.dtype)).itemsize
+    def __init__(self, stage: Stage, count: np.ndarray, columns: int, dtype: str, shard_bytes: int) -> None:
+        self._stage, self._count, self._columns, self._dtype = stage, count, columns, dtype
+        self._row_bytes = columns * numpy_dtype(dtype).itemsize
         self._shard, self._offset, self._sizes = run_layout(count, self._row_bytes, shard_bytes)
         self._hashes = [h for unit in stage.done.values() for h in unit["hashes"]]
         self.next_batch = self._first = len(self._hashes)
@@ -218,8 +217,7 @@ class _Writer:
         self._first, self._in_unit = self.next_batch, 0
 
     def _counts(self) -> dict[str, Any]:
-        dtype = sum_dtype(self._plain.dtype)
-        return {"batches": len(self._count), "columns": self._plain.columns, "dtype": dtype}
+        return {"batches": len(self._count), "columns": self._columns, "dtype": self._dtype}
 
     def _entries(self) -> Iterator[FileEntry]:
         for number, size in enumerate(self._sizes):

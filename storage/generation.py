@@ -83,8 +83,7 @@ class Generation:
                 raise ValueError("a row size that dtype and columns give")
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptStoreError("GS-STORE-001", f"{path}: the manifest lacks {error}", hint=_MEND) from error
-        if pool is not None:
-            self.pool = pool
+        self._given_pool = pool
         if self.has_rows:
             self._open_rows()
 
@@ -119,7 +118,7 @@ class Generation:
         Raises:
             CorruptStoreError: another pool lies there than the rows were made for.
         """
-        pool = Pool.open(self.path / "pool")
+        pool = self._given_pool or Pool.open(self.path / "pool")
         if pool.digest != self._pool_id:
             raise CorruptStoreError(
                 "GS-STORE-008", f"{pool.path}: is not the pool that {self.path} was packed from", hint=_MEND
@@ -211,8 +210,8 @@ class Generation:
     def pieces(self, k: int, buffer: np.ndarray) -> Iterator[tuple[int, np.ndarray, int]]:
         """The run of batch k piece by piece: position of the first row, rows (n, B) uint8, bytes asked from the disk.
 
-        A piece is used while it is in the processor's cache: reading into the same small buffer again and again is a
-        third faster than reading a run of tens of MiB whole, and so is what is done with the rows.
+        A small piece is used while it is in the processor's cache: reading into the same small buffer again and again
+        is a third faster than reading a run of tens of MiB whole, and so is what is done with the rows.
 
         Args:
             buffer: page-aligned uint8 of `piece_bytes(row_bytes)`, or of `run_bytes(k)` where that is less; each piece
@@ -241,12 +240,13 @@ class Generation:
         return list(self._problems(deep))
 
     def close(self) -> None:
-        """Close every file."""
+        """Close every file that this object opened."""
         for file in (*self._shards, self._slot_file) if self.has_rows else ():
             file.close()
-        for part in ("pool", "aggregates"):
-            if self.__dict__.get(part) is not None:
-                self.__dict__[part].close()
+        if self.__dict__.get("aggregates") is not None and self.aggregates:
+            self.aggregates.close()
+        if "pool" in self.__dict__ and self._given_pool is None:
+            self.pool.close()
 
     def read_slots(self, k: int, buffer: np.ndarray) -> tuple[np.ndarray, int]:
         """`slots(k)`, and the bytes asked from the disk for them.

@@ -25,9 +25,11 @@ import numpy as np
 from gnnsys.budget import Budget
 from gnnsys.errors import CorruptStoreError, InputDataError
 from gnnsys.progress import Progress, silent
-from gnnsys.storage.aggregates import KEEP_OWN, Aggregates
+from gnnsys.storage.aggregates import FORMAT as AGGREGATES_FORMAT
+from gnnsys.storage.aggregates import KEEP_OWN
+from gnnsys.storage.aggregates import VERSION as AGGREGATES_VERSION
 from gnnsys.storage.checksums import chunk_sum
-from gnnsys.storage.files import disk_errors, map_array, open_sized, remove_tree, write_all
+from gnnsys.storage.files import atomic_write, disk_errors, map_array, move_folder, open_sized, remove_tree, write_all
 from gnnsys.storage.folding import write_aggregates
 from gnnsys.storage.generation import (
     AGGREGATES,
@@ -47,8 +49,7 @@ from gnnsys.storage.generation import (
     rows_path,
 )
 from gnnsys.storage.kernels import gather
-from gnnsys.storage.manifest import NAME as MANIFEST
-from gnnsys.storage.manifest import FileEntry
+from gnnsys.storage.manifest import FileEntry, read_manifest
 from gnnsys.storage.pages import run_layout
 from gnnsys.storage.placing import IDS, Placement, place_all, placing_memory
 from gnnsys.storage.pool import Pool
@@ -126,6 +127,8 @@ def write_generation(
         if stage.finished is None:
             begun()
             work = _Packing(stage, pool, store, x, memory, threads, shard_bytes, progress)
+            if folding is None:
+                remove_tree(folder / AGGREGATES)  # of an attempt that was refused
             folded = {} if folding is None else {"aggregates": work.fold(folding)}
             files: tuple[FileEntry, ...] = ()
             counts: dict[str, Any] = {"cached": 0}
@@ -170,25 +173,31 @@ class _Packing:
         }
 
     def fold(self, folding: Folding) -> str:
-        """Make the aggregates and return their digest; the plain generation that they come from is gone then."""
-        plain_folder, folder = self._stage.work / "plain", self._stage.folder / AGGREGATES
-        if "begin" not in self._stage.done:
-            remove_tree(folder)  # of other options, refused or never recorded
-            self._stage.record("begin", cache_rows=folding.cache_rows)
-        rows = int(self._stage.done["begin"]["cache_rows"])  # another --memory goes on with what was begun
-        if not (folder / MANIFEST).exists():
-            plain = write_generation(
-                plain_folder,
-                self._pool,
-                self._store,
-                layout="packed",
-                cache_rows=rows,
-                hottest=lambda: folding.hottest(rows),
-                memory=self._budget.total,
-                workers=self._workers,
-                shard_bytes=self._shard_bytes,
-                progress=self._progress,
-            )
+        """Make the aggregates, in scratch until they are complete; returns their digest. The plain generation that they
+        come from is gone then."""
+        made, folder = self._stage.work / AGGREGATES, self._stage.folder / AGGREGATES
+        if "aggregates" not in self._stage.done:
+            self._fold_into(made, folding)
+            move_folder(made, folder)  # in the place of those of another attempt, refused after it had come so far
+            self._stage.record("aggregates")
+        remove_tree(self._stage.work / "plain")
+        return read_manifest(folder, AGGREGATES_FORMAT, AGGREGATES_VERSION).digest
+
+    def _fold_into(self, folder: Path, folding: Folding) -> None:
+        rows = self._plain_cache_rows(folding)
+        plain = write_generation(
+            self._stage.work / "plain",
+            self._pool,
+            self._store,
+            layout="packed",
+            cache_rows=rows,
+            hottest=lambda: folding.hottest(rows),
+            memory=self._budget.total,
+            workers=self._workers,
+            shard_bytes=self._shard_bytes,
+            progress=self._progress,
+        )
+        try:
             write_aggregates(
                 folder,
                 self._pool,
@@ -199,8 +208,15 @@ class _Packing:
                 shard_bytes=self._shard_bytes,
                 progress=self._progress,
             )
-        remove_tree(plain_folder)
-        return Aggregates.open(folder, self._pool).manifest.digest
+        finally:
+            plain.close()
+
+    def _plain_cache_rows(self, folding: Folding) -> int:
+        """As many as when it was begun: another --memory goes on with that."""
+        noted = self._stage.work / "plain-cache-rows"
+        if not noted.exists():
+            atomic_write(noted, str(folding.cache_rows).encode())
+        return int(noted.read_bytes())
 
     def packed(
         self, hottest: Callable[[], np.ndarray], cache_rows: int, hops: int

@@ -43,7 +43,8 @@ def pages_of(ids: np.ndarray, row_bytes: int, page_bytes: int = PAGE) -> np.ndar
 
 
 def piece_bytes(row_bytes: int) -> int:
-    """Size of the pieces that a run is read in: whole rows and whole pages, about 1 MiB."""
+    """Size of the pieces that a run is read in: whole rows and whole pages, about 1 MiB, more where a row and a page
+    have few divisors in common (5.6 MiB for 1,433 float32 columns)."""
     unit = math.lcm(row_bytes, PAGE)
     return max(_PIECE_BYTES // unit, 1) * unit
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from gnnsys.errors import ConfigError
 from gnnsys.samplers.batches import SeedBatches, seed_batches
-from gnnsys.samplers.draws import make_draw
+from gnnsys.samplers.draws import copied_bytes, make_draw
 from gnnsys.samplers.seeds import Order, Seeds, as_seeds
 from gnnsys.samplers.tree import TreeSampler, checked_fanouts, largest_batch, stamp_bytes, working_bytes
 from gnnsys.storage.blob import PoolBatch
@@ -156,6 +156,7 @@ class StoreSource:
         self.hops = checked_hops(hops, len(fanouts))
         self._fanouts = self.fanouts = fanouts[: self.hops]
         self._draw, weights_digest = make_draw(weights, replace, store.num_edges)
+        self._weights_bytes = copied_bytes(weights)
         self._labels = store.labels() if labels else None
         self.order: str = self.seeds.order
         self.num_batches = len(seed_batches(self.seeds, batch_size, seed))
@@ -192,7 +193,8 @@ class StoreSource:
 
     def worker_bytes(self) -> int:
         _, nodes, edges = self.largest()
-        return working_bytes(nodes, edges) + self._stamped * stamp_bytes(self._store.num_nodes)
+        stamps = self._stamped * stamp_bytes(self._store.num_nodes)
+        return working_bytes(nodes, edges) + stamps + self._weights_bytes
 
     def _of_pass(self, pool_index: int) -> tuple[SeedBatches, TreeSampler]:
         """Order of the seeds and sampler of one pass; the last one is kept."""

@@ -207,7 +207,7 @@ def choose(
         **asdict(request),
         layout=chosen.layout,
         cache_rows=chosen.cache_rows,
-        cache_hits=chosen.requests - chosen.cold_rows,
+        cache_hits=chosen.requests - chosen.cold_rows if chosen.cache_rows else 0,
         batches_ahead=ahead,
         shares={**shares, "left": request.memory - sum(shares.values())},
         num_rows=work.num_nodes,

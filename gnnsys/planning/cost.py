@@ -127,7 +127,13 @@ def packed(work: Workload, cold: np.ndarray, cache_rows: int, packing_bytes: int
 
 
 def preaggregated(
-    work: Workload, inner: Workload, plain: Candidate, cold: np.ndarray, cache_rows: int, speeds: Speeds | None
+    work: Workload,
+    inner: Workload,
+    plain: Candidate,
+    cold: np.ndarray,
+    cache_rows: int,
+    packing_bytes: int,
+    speeds: Speeds | None,
 ) -> Candidate:
     """Price of `pre-aggregated`: aggregates of the outermost blocks, and rows of the nodes before them.
 
@@ -135,6 +141,7 @@ def preaggregated(
         work: of all hops; inner: of all but the folded one.
         plain: the `packed` candidate, which is made on the way.
         cold: (K,) int64 rows of `inner` outside its own cache of `cache_rows`.
+        packing_bytes: least memory that packing works in, plainly or not.
     """
     sums, own = pages_bytes(inner.nodes * inner.sum_bytes), pages_bytes(cold * inner.row_bytes)
     slots = pages_bytes(4 * inner.nodes) if inner.row_bytes else 0
@@ -166,7 +173,7 @@ def preaggregated(
             stored + cache + (num_cold + cache_rows) * inner.id_bytes,
         ),
         written_bytes=plain.written_bytes + sums + packed_own,
-        memory_bytes=max(plain.memory_bytes, 2 * folding, loader_bytes(inner, "pre-aggregated", 1) + step_bytes(work)),
+        memory_bytes=max(packing_bytes, 2 * folding, loader_bytes(inner, "pre-aggregated", 1) + step_bytes(inner)),
         prepare_s=prepare,
         epoch_s=epoch,
     )

@@ -145,7 +145,8 @@ class _Job:
         """The finished generation."""
         plan = self._checked(given) if given else self._remembered() or self._planned()
         if not (self._folder / MANIFEST).exists() and not (self._folder / PLAN).exists():
-            require_free(self._folder, plan.chosen.peak_disk_bytes - plan.chosen.pool_bytes, "the pack")
+            there = plan.candidate("direct").pool_bytes
+            require_free(self._folder, plan.chosen.peak_disk_bytes - there, "the pack")
         folded = plan.layout == "pre-aggregated"
         return write_generation(
             self._folder,

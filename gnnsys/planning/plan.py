@@ -178,7 +178,7 @@ def _candidates(
 ) -> tuple[Candidate, ...]:
     """Every layout priced; `plain` and `own` are rows in the cache and cold rows (K,), of all nodes and of `inner`."""
     packed = cost.packed(work, plain[1], plain[0], making, speeds)
-    folded = () if inner is None else (cost.preaggregated(work, inner, packed, own[1], own[0], speeds),)
+    folded = () if inner is None else (cost.preaggregated(work, inner, packed, own[1], own[0], making, speeds),)
     return (packed, *folded, cost.direct(work, pages, counting, speeds))
 
 

@@ -21,7 +21,7 @@ class Workload:
         sum_bytes: of an aggregate that comes with every node; 0 where there are none.
         id_bytes: width of a node id on disk.
         nodes, edges: (K,) int64 of every batch.
-        inner_nodes: (K,) int64 destinations of the outermost block.
+        inner_nodes: (K,) int64 destinations of the first layer: of a folded one all nodes that are left.
         seeds: (K,) int64.
         pool_bytes: (K,) int64 that reading the blob requests.
     """
@@ -86,7 +86,7 @@ class Sizes:
     def folded(self, store: Store, how: str) -> Workload:
         """Of all hops but the outermost, which was folded: aggregates, and rows where the layer reads them."""
         dtype = store.manifest.entry(table_path("x")).dtype
-        sum_bytes = store.table_columns() * numpy_dtype(sum_dtype(dtype)).itemsize
+        sum_bytes = store.table_columns() * numpy_dtype(sum_dtype(dtype, how)).itemsize
         row_bytes = store.row_bytes() if KEEP_OWN[how] else 0
         return self._workload(store, self.hops - 1, row_bytes, sum_bytes)
 
@@ -99,7 +99,7 @@ class Sizes:
             id_bytes=store.id_dtype.itemsize,
             nodes=self.num_nodes[:, hops],
             edges=self.num_edges[:, :hops].sum(axis=1),
-            inner_nodes=self.num_nodes[:, max(hops - 1, 0)],
+            inner_nodes=self.num_nodes[:, max(self.hops - 1, 0)],
             seeds=self.num_nodes[:, 0],
             pool_bytes=self.blob_bytes[:, hops],
         )

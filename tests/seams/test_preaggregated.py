@@ -101,6 +101,17 @@ def test_sums_of_short_rows_are_made_in_float32(tmp_path: Path, dtype: Any, stor
         torch.testing.assert_close(sums.double(), expected, rtol=1e-3 if dtype == np.float16 else 1e-5, atol=1e-4)
 
 
+def test_sums_of_float16_rows_do_not_overflow(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    src, dst = rng.integers(0, NODES, (2, 20 * NODES))
+    x = np.full((NODES, 3), 30_000, dtype=np.float16)  # three of them are beyond the largest float16
+    splits = {"train": np.arange(0, NODES, 2)}
+    store = ingest_arrays(tmp_path / "store", src, dst, NODES, x=x, y=np.zeros(NODES, dtype=np.int64), splits=splits)
+    for how in ("sum", "gcn"):
+        blocks = [batch.blocks[0] for batch in batches(make_folded(store, tmp_path / how, how))]
+        assert all(block.sums.dtype == torch.float32 and block.sums.isfinite().all() for block in blocks)
+
+
 def make_plain(store: gs.Store, folder: Path) -> gs.Pack:
     return gs.pack(store, folder / "plain", **OPTIONS)
 
@@ -161,6 +172,44 @@ def test_an_interrupted_one_continues_with_another_memory(
         with pytest.raises(KeyboardInterrupt):
             make_folded(store, tmp_path / "torn", "gcn", memory="12MiB")
     assert make_folded(store, tmp_path / "torn", "gcn").digest == whole.digest
+
+
+def test_an_attempt_that_came_to_nothing_gives_way_to_another_layout(
+    store: gs.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("gnnsys.storage.packing.write_aggregates", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_folded(store, tmp_path, "mean")
+    assert gs.pack(store, tmp_path, **OPTIONS).verify(deep=True) == []
+    assert not (tmp_path / "g000000/aggregates").exists()
+
+
+def test_a_kill_right_after_the_aggregates_leaves_no_scratch(
+    store: gs.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_folded(store, tmp_path, "mean")
+    assert make_folded(store, tmp_path, "mean").verify(deep=True) == []
+    assert not list(tmp_path.rglob(".work"))
+
+
+def test_a_layer_may_write_into_what_it_is_given(store: gs.Store, tmp_path: Path) -> None:
+    block = batches(make_folded(store, tmp_path, "mean"))[0].blocks[0]
+    before = block.sums.clone()
+    gs.aggregate(block, torch.zeros(block.num_dst, COLUMNS), "mean").add_(1)
+    assert torch.equal(block.sums, before)
+
+
+@pytest.mark.parametrize("memory", ["9MiB", "10MiB", "12MiB", "20MiB"])
+@pytest.mark.parametrize("how", HOWS)
+def test_a_plan_hands_out_no_more_memory_than_there_is(how: str, memory: str, store: gs.Store, plain: gs.Pack) -> None:
+    speeds = Speeds(read=1e9, write=1e9, random=1e5, copy=1e10)
+    made = gs.plan(plain.pool, store, memory=memory, layout="pre-aggregated", aggregate=how, speeds=speeds)
+    assert made.shares["left"] >= 0
+    assert (made.cache_hits > 0) == (made.cache_rows > 0)
 
 
 def interrupted(*_: Any, **__: Any) -> None:
