@@ -4,6 +4,10 @@ A layer maps h (S, F) to (D, F'): one row per destination of its block, and dest
 hidden layer ends in an activation; `last=True` leaves the plain linear output. All linear maps come after the
 aggregation, so that it may be done ahead of time (pre-aggregated packs) and works on D rows, not on S.
 
+A step of GraphSAGE is 55 % dense products at the processor's peak (6,430 destinations, 128 -> 256, 2 cores, AVX-512,
+float32), so little is left. Tried there, and not kept: one product of [h, mean] in place of two (7.0 and 7.2 ms,
+forward and backward), `addmm` into the first product (7.5 ms), Adam with `fused=True` (17.7 against 15.7 ms a step).
+
 Attributes tell others what they may do for a layer; all are optional in layers of others:
 
     reads_neighbours = False     the output of a node depends on its own row alone (layer-wise inference)

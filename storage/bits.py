@@ -88,8 +88,9 @@ def split_new(sources: np.ndarray, first_new: int, bits: int, flags: np.ndarray,
 
 @numba.njit(nogil=True, cache=True)
 def _split_new(sources, first_new, bits, flags, old):
-    """No branch on whether an edge is new: that is as good as random. Every edge writes the word begun, which moves on
-    by whole bytes; what is behind the last one is 0, as is the slack."""
+    """No branch on whether an edge is new: that is as good as random (with one 3.5 ns an edge, without 2.0; taking two
+    edges at a time gained nothing). Every edge writes the word begun, which moves on by whole bytes; what is behind the
+    last one is 0, as is the slack."""
     flag_word, at_flag = np.uint64(0), 0
     word, filled, at = np.uint64(0), np.uint64(0), old.ctypes.data
     following = np.int64(first_new)
