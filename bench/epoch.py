@@ -31,7 +31,7 @@ from gnnsys.bench.harness import (
     samples,
     seconds,
 )
-from gnnsys.errors import MissingDependencyError
+from gnnsys.bench.peers import dgl_graph, pyg_edge_index
 from gnnsys.ingestion import ingest
 from gnnsys.interop.dgl import import_dgl
 from gnnsys.loading.loader import Loader
@@ -156,8 +156,7 @@ _WIDTHS = [(FEATURES, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, CLASSES)]
 def _dgl(folder: Path) -> Contestant:
     dgl = import_dgl()
     store = Store.open(folder / "store")
-    indptr, indices = (torch.from_numpy(np.array(a, dtype=np.int64)) for a in (store.graph.indptr, store.graph.indices))
-    graph = dgl.graph(("csc", (indptr, indices, torch.empty(0, dtype=torch.int64))), num_nodes=store.num_nodes)
+    graph = dgl_graph(store)
     graph.ndata["feat"], graph.ndata["label"] = _tensors(store)
     sampler = dgl.dataloading.NeighborSampler(FANOUTS[::-1], prefetch_node_feats=["feat"], prefetch_labels=["label"])
     seeds = torch.from_numpy(np.array(store.split("train")))
@@ -177,16 +176,11 @@ def _dgl(folder: Path) -> Contestant:
 def _pyg(folder: Path) -> Contestant:
     from torch_geometric.data import Data
     from torch_geometric.loader import NeighborLoader
-    from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
 
-    if not (WITH_PYG_LIB or WITH_TORCH_SPARSE):
-        raise MissingDependencyError("GS-DEP-003", "PyG samples with pyg-lib or torch-sparse; neither is installed")
     store = Store.open(folder / "store")
     x, y = _tensors(store)
-    into = np.repeat(np.arange(store.num_nodes), np.diff(store.graph.indptr))
-    edge_index = torch.from_numpy(np.stack([np.asarray(store.graph.indices, dtype=np.int64), into]))
     loader = NeighborLoader(
-        Data(x=x, y=y, edge_index=edge_index),
+        Data(x=x, y=y, edge_index=pyg_edge_index(store)),
         num_neighbors=FANOUTS,
         batch_size=_batch_size(folder),
         shuffle=True,

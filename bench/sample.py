@@ -23,7 +23,7 @@ import numpy as np
 
 from gnnsys import keys
 from gnnsys.bench.harness import Report, contestants, repeated, report, row, samples, seconds
-from gnnsys.errors import MissingDependencyError
+from gnnsys.bench.peers import dgl_graph, pyg_edge_index
 from gnnsys.ingestion import ingest
 from gnnsys.interop.dgl import import_dgl
 from gnnsys.samplers.batches import seed_batches
@@ -141,8 +141,7 @@ def _dgl(store: Store) -> Callable[[], int]:
     dgl = import_dgl()
     import torch
 
-    indptr, indices = (torch.from_numpy(np.array(a, dtype=np.int64)) for a in (store.graph.indptr, store.graph.indices))
-    graph = dgl.graph(("csc", (indptr, indices, torch.empty(0, dtype=torch.int64))), num_nodes=store.num_nodes)
+    graph = dgl_graph(store)
     sampler = dgl.dataloading.NeighborSampler(FANOUTS[::-1])
     batches = seed_batches(as_seeds(store, "train"), BATCH_SIZE, 0)
     seeds = [torch.from_numpy(batches[k].ids) for k in range(len(batches))]
@@ -157,14 +156,9 @@ def _pyg(store: Store) -> Callable[[], int]:
     import torch
     from torch_geometric.data import Data
     from torch_geometric.loader import NeighborLoader
-    from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
 
-    if not (WITH_PYG_LIB or WITH_TORCH_SPARSE):
-        raise MissingDependencyError("GS-DEP-003", "PyG samples with pyg-lib or torch-sparse; neither is installed")
-    into = np.repeat(np.arange(store.num_nodes), np.diff(store.graph.indptr))
-    edge_index = torch.from_numpy(np.stack([np.asarray(store.graph.indices, dtype=np.int64), into]))
     loader = NeighborLoader(
-        Data(edge_index=edge_index, num_nodes=store.num_nodes),
+        Data(edge_index=pyg_edge_index(store), num_nodes=store.num_nodes),
         num_neighbors=FANOUTS,
         batch_size=BATCH_SIZE,
         input_nodes=torch.from_numpy(store.split("train")),

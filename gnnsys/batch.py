@@ -107,7 +107,7 @@ class FoldedBlock:
     """
 
     sums: Tensor
-    """(D, F) float32, or float16 or bfloat16 where the table is: the aggregate of every destination."""
+    """(D, F) the aggregate of every destination: float32, or bfloat16 (a mean also float16) where the table is."""
     how: str
     """`sum`, `mean` or `gcn`, as in `gnnsys.aggregate`."""
     degree: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,31 +20,31 @@ class Hidden(Protocol):
     end: np.ndarray
 
 
+class Ring(NamedTuple):
+    """The nodes of one ring and what is to be drawn for them."""
+
+    nodes: np.ndarray
+    """(n,) int64 global ids."""
+    first: np.ndarray
+    """(n,) int64 where their in-edges begin."""
+    degree: np.ndarray
+    """(n,) int32 how many of these are visible."""
+    ptr: np.ndarray
+    """(n + 1,) int32 where the edges drawn begin; the first place is filled, the rest by `count`."""
+    fanout: int
+    """Of every node; -1 takes all, 0 none."""
+    hidden: Hidden
+
+
 class Draw(Protocol):
-    """A way to draw. Both methods take nodes of one ring; several threads may call them at once."""
+    """A way to draw; several threads may call it at once."""
 
-    def count(self, first: np.ndarray, degree: np.ndarray, fanout: int, hidden: Hidden, ptr: np.ndarray) -> int:
-        """ptr[1:] (n + 1,) int32 <- where the edges of every node end, when the first one's begin at ptr[0]; returns
-        the end of the last, which may not fit.
-
-        Args:
-            first (n,) int64, degree (n,) int32: where the in-edges begin, and how many are visible.
-            fanout: of every node; -1 takes all, 0 none.
-        """
+    def count(self, ring: Ring) -> int:
+        """Fill `ring.ptr`; returns the end of the last node, which may not fit."""
         ...
 
-    def positions(
-        self,
-        nodes: np.ndarray,
-        first: np.ndarray,
-        degree: np.ndarray,
-        ptr: np.ndarray,
-        key: np.uint64,
-        fanout: int,
-        hidden: Hidden,
-        out: np.ndarray,
-    ) -> None:
-        """out (ptr[n] - ptr[0],) int64 <- positions of the edges drawn, a function of `key` and the ids `nodes`."""
+    def positions(self, ring: Ring, key: np.uint64, out: np.ndarray) -> None:
+        """out (ptr[n] - ptr[0],) int64 <- positions of the edges drawn, a function of `key` and the ids."""
         ...
 
 
@@ -58,24 +58,15 @@ class Uniform:
     def __init__(self, replace: bool = False) -> None:
         self._replace = replace
 
-    def count(self, first: np.ndarray, degree: np.ndarray, fanout: int, hidden: Hidden, ptr: np.ndarray) -> int:
-        return int(kernels.count_edges(degree, fanout, self._replace, ptr))
+    def count(self, ring: Ring) -> int:
+        return int(kernels.count_edges(ring.degree, ring.fanout, self._replace, ring.ptr))
 
-    def positions(
-        self,
-        nodes: np.ndarray,
-        first: np.ndarray,
-        degree: np.ndarray,
-        ptr: np.ndarray,
-        key: np.uint64,
-        fanout: int,
-        hidden: Hidden,
-        out: np.ndarray,
-    ) -> None:
-        draw = kernels.draw_replaced if self._replace and fanout >= 0 else kernels.draw_positions
-        draw(nodes, first, degree, ptr, key, out)
+    def positions(self, ring: Ring, key: np.uint64, out: np.ndarray) -> None:
+        draw = kernels.draw_replaced if self._replace and ring.fanout >= 0 else kernels.draw_positions
+        draw(ring.nodes, ring.first, ring.degree, ring.ptr, key, out)
+        hidden = ring.hidden
         if len(hidden.ptr):
-            kernels.skip_hidden(ptr, hidden.ptr, hidden.begin, hidden.end, out)
+            kernels.skip_hidden(ring.ptr, hidden.ptr, hidden.begin, hidden.end, out)
 
 
 class Weighted:
@@ -89,24 +80,15 @@ class Weighted:
     def __init__(self, weights: np.ndarray, replace: bool = False) -> None:
         self._weights, self._replace = weights, replace
 
-    def count(self, first: np.ndarray, degree: np.ndarray, fanout: int, hidden: Hidden, ptr: np.ndarray) -> int:
+    def count(self, ring: Ring) -> int:
+        _, first, degree, ptr, fanout, hidden = ring
         ranges = hidden.ptr, hidden.begin, hidden.end
         return int(weighted.count_weighted(first, degree, self._weights, fanout, self._replace, *ranges, ptr))
 
-    def positions(
-        self,
-        nodes: np.ndarray,
-        first: np.ndarray,
-        degree: np.ndarray,
-        ptr: np.ndarray,
-        key: np.uint64,
-        fanout: int,
-        hidden: Hidden,
-        out: np.ndarray,
-    ) -> None:
-        ranges = hidden.ptr, hidden.begin, hidden.end
+    def positions(self, ring: Ring, key: np.uint64, out: np.ndarray) -> None:
+        nodes, first, degree, ptr, fanout, hidden = ring
+        ranges, replace = (hidden.ptr, hidden.begin, hidden.end), self._replace and fanout >= 0
         clocks = np.empty(len(out))
-        replace = self._replace and fanout >= 0
         weighted.draw_weighted(nodes, first, degree, self._weights, replace, *ranges, ptr, key, clocks, out)
 
 

@@ -20,7 +20,7 @@ from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.keys import derive
 from gnnsys.samplers import kernels
 from gnnsys.samplers.batches import SeedBatch, check_key
-from gnnsys.samplers.draws import Draw, Hidden, Uniform
+from gnnsys.samplers.draws import Draw, Hidden, Ring, Uniform
 from gnnsys.samplers.numbering import HashTable, Numbering, Stamps, grown
 from gnnsys.samplers.seeds import refuse_outside
 from gnnsys.storage.blob import PoolBatch
@@ -164,12 +164,13 @@ class TreeSampler:
         num_nodes, num_edges = [0, numbering.count], 0
         for h, fanout in enumerate(self.fanouts, start=1):
             start, stop = num_nodes[-2:]
-            ring, first = numbering.ids[start:stop], scratch.first[start:stop]
-            degree, ptr = scratch.degree[start:stop], scratch.ptr[start : stop + 1]
-            end = self._checked_end(batch.index, stop, self._draw.count(first, degree, fanout, hidden, ptr))
+            part = slice(start, stop)
+            ptr = scratch.ptr[start : stop + 1]
+            ring = Ring(numbering.ids[part], scratch.first[part], scratch.degree[part], ptr, fanout, hidden)
+            end = self._checked_end(batch.index, stop, self._draw.count(ring))
             positions, sources, out = scratch.edges(num_edges, end)
             key = np.uint64(derive(*self._key, batch.index, h))
-            self._draw.positions(ring, first, degree, ptr, key, fanout, hidden, positions)
+            self._draw.positions(ring, key, positions)
             hidden = _NoneHidden  # in-edges of seeds are drawn in the first hop only
             kernels.fetch_sources(self._indices, positions, sources)
             numbering.number(sources, out)

@@ -1,4 +1,4 @@
-"""Aggregates: what every destination of the outermost block receives, read batch by batch with one direct read each.
+"""Aggregates: what every destination of the outermost block receives, one run of direct reads per batch.
 
     aggregates/runs-00000.bin ...   one run of D rows per batch, each starting on a page
     aggregates/hash.bin             (K,) uint64 xxh3-64 of every run

@@ -1,4 +1,4 @@
-"""Generation: read the slots and the packed run of any batch with one direct read each, verified.
+"""Generation: read the slots and the packed run of any batch front to back, directly, verified.
 
     g000000/pool/      the batches                 g000000/slots/     where the row of every input node is
     g000000/cache/     rows kept in memory         g000000/rows/      one run of rows per batch, in batch order

@@ -43,7 +43,7 @@ class Loader:
             page cache for the rest. Every choice delivers the same bits; only `packed` rows of a pre-aggregated Pack
             come with its outermost blocks folded.
         hops: deliver the inner hops only; all when None, and always from a pre-aggregated Pack. No more of the pool
-            and of tables is read than they need; a packed run is one read and comes whole.
+            and of tables is read than they need; a packed run comes whole.
         with_x, with_y: deliver rows; deliver labels and pairs. What is not wanted is not read.
         tables: names of tables; with others than `x`, `Batch.x` is a dict.
         shuffle: another order of batches in every epoch; as the pool's order says when None.

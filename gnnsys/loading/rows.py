@@ -49,7 +49,7 @@ class RowSource(Protocol):
 
 
 class PackedRows:
-    """Rows of a packed generation: one sequential read per batch, hot rows from memory."""
+    """Rows of a packed generation: a run read front to back per batch, hot rows from memory."""
 
     needs_ids = False
     checksum_bytes = 0

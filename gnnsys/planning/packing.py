@@ -20,7 +20,6 @@ from gnnsys.planning.workload import Sizes
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.sample import sample
 from gnnsys.samplers.seeds import Seeds
-from gnnsys.storage.aggregates import destinations
 from gnnsys.storage.files import (
     atomic_write,
     disk_errors,
@@ -167,9 +166,9 @@ class _Job:
         """As many cached rows of the plain generation as folding can hold; they decide no byte of the result."""
         assert plan.aggregate is not None
         columns = self._store.table_columns()
-        sizes, dst = Sizes.of_pool(self._pool), destinations(self._pool)
-        work = sizes.workload(self._store)
-        batch = folding_memory(work.pool_bytes, work.nodes, work.edges, dst, work.row_bytes, columns)
+        work = Sizes.of_pool(self._pool).workload(self._store)
+        sizes = work.pool_bytes, work.nodes, work.edges, work.inner_nodes
+        batch = folding_memory(*sizes, work.row_bytes, columns)
         room = max(self._request.memory - 2 * batch, 0) // cached_row_bytes(work.row_bytes, columns)
         rows = min(plan.candidate("packed").cache_rows, room)
         return Folding(how=plan.aggregate, cache_rows=rows, hottest=lambda rows: self._hottest(rows, self._pool.hops))
