@@ -21,6 +21,8 @@ class GnnsysError(Exception):
     """Root of the tree. `code` is stable, `message` says what happened and where, `hint` what to do."""
 
     exit_code = 1
+    everywhere = False
+    """Every rank of a distributed run raises the same: only the first one need say it."""
 
     def __init__(self, code: str, message: str, *, hint: str = "") -> None:
         super().__init__(code, message, hint)

@@ -5,7 +5,8 @@
     forward(self, batch)                 the whole Batch, its rows as float32
 
 A model that takes `blocks` or `batch` and has `layers`, each with `forward(self, h, block)`, is called layer by
-layer: it can then be cut into pipeline stages and inferred one layer at a time.
+layer: it can then be cut into pipeline stages and inferred one layer at a time. A stage has the attribute
+`first_layer`, how many layers came before: it is given their output for rows.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def fold(model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> 
     style = call_style(type(model))
     if batch.x is None:
         raise ConfigError("GS-CFG-601", "the batch has no rows", hint="Give the Loader with_x=True.")
-    x = float_rows(batch.x)
+    first = int(getattr(model, "first_layer", 0))
+    x: Any = batch.x if first else float_rows(batch.x)
     outermost = batch.blocks[0] if batch.blocks else None
     if isinstance(outermost, FoldedBlock):
         refuse_folded(model, outermost.how)
@@ -61,7 +63,7 @@ def fold(model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> 
             hint="Give one fanout per layer, or a Loader with hops= the number of layers.",
         )
     h: Any = x
-    for number, (layer, block) in enumerate(zip(layers, batch.blocks, strict=True)):
+    for number, (layer, block) in enumerate(zip(layers, batch.blocks, strict=True), first):
         h = _seeded(lambda layer=layer, h=h, block=block: layer(h, block), key, number, batch)
     return h
 

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "loading": GROUND | {"storage", "samplers"},
     "ingestion": GROUND | {"storage", "samplers"},
     "interop": GROUND | {"storage", "samplers", "loading"},
-    "training": GROUND | {"storage", "samplers", "models", "ingestion", "planning", "loading", "interop"},
+    "pipeline": GROUND | {"loading"},
+    "training": GROUND | {"storage", "samplers", "models", "ingestion", "planning", "loading", "interop", "pipeline"},
 }
 """Packages that cli, bench and examples may import freely; nobody may import those three."""
 

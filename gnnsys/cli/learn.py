@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from torch import nn
 
 import gnnsys as gs
 from gnnsys.cli.common import Json, Quiet, Stopped, StorePath, emit, parse_fanouts, progress
+from gnnsys.cli.launch import start_ranks
+from gnnsys.cli.ranks import is_rank, rank
 from gnnsys.errors import ConfigError, InterruptedWorkError
 from gnnsys.models.registry import build, identity
 from gnnsys.training.folder import Resume
@@ -37,6 +40,9 @@ def train(
     fanouts: Annotated[str | None, typer.Option(help="Neighbours per hop of a Store, e.g. 10,5 or -1,-1.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Seeds per batch of a Store.")] = None,
     micro_batches: Annotated[int | None, typer.Option(help="Batches whose gradients make one step.")] = None,
+    pipeline: Annotated[int | None, typer.Option(help="Stages: processes that share the layers; same weights.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="1f1b | gpipe, of micro-batches through stages.")] = None,
+    stall_timeout: Annotated[float | None, typer.Option(help="Seconds that a stage may keep others waiting.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory training may grow by; 4GiB when not given.")] = None,
     rows: Annotated[str | None, typer.Option(help="auto | packed | direct | mapped | memory")] = None,
     precision: Annotated[str | None, typer.Option(help="f32 | bf16, of dense products.")] = None,
@@ -67,6 +73,9 @@ def train(
         "fanouts": tuple(parse_fanouts(fanouts)) if fanouts else None,
         "batch_size": batch_size,
         "micro_batches": micro_batches,
+        "pipeline": pipeline,
+        "schedule": schedule,
+        "stall_timeout": stall_timeout,
         "memory": memory,
         "rows": rows,
         "precision": precision,
@@ -76,9 +85,13 @@ def train(
         "device": device,
         "checkpoint_steps": checkpoint_steps,
     }
-    with progress(quiet or as_json) as report, _stoppable() as stop:
+    if pipeline is not None and pipeline > 1 and not is_rank():
+        start_ranks(pipeline, sys.argv[1:])
+        return
+    with progress(quiet or as_json or rank() > 0) as report, _stoppable() as stop:
         run = train_from_config(source, options, out, store=store, resume=resume, stop=stop, progress=report)
-    emit(run.result, _summary(run), as_json)
+    if rank() == 0:
+        emit(run.result, _summary(run), as_json)
 
 
 def evaluate(

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from gnnsys.budget import give_back_freed_blocks
 from gnnsys.cli.common import Stopped
+from gnnsys.cli.ranks import RankError, end_with_launcher, leave_error, rank, was_launched
 from gnnsys.errors import GnnsysError
 
 
@@ -19,6 +20,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     warnings.showwarning = _show_warning
+    if was_launched():
+        end_with_launcher()
     give_back_freed_blocks()
     sys.exit(_run(sys.argv[1:]))
 
@@ -34,10 +37,13 @@ def _run(arguments: list[str]) -> int:
         return end.code if isinstance(end.code, int) else 0
     except Stopped as stopped:
         command = shlex.join(["gnnsys", *sys.argv[1:]])
-        print(f"\ninterrupted; what was finished is kept. Continue with:\n  {command}", file=sys.stderr)
+        if not was_launched():
+            print(f"\ninterrupted; what was finished is kept. Continue with:\n  {command}", file=sys.stderr)
         return stopped.exit_code
+    except RankError as failed:
+        return _fail(failed.message, failed.exit_code, verbose)
     except GnnsysError as error:
-        return _fail(str(error), error.exit_code, verbose)
+        return _fail(str(error), error.exit_code, verbose, said_by_first=error.everywhere)
     except Exception as error:
         return _fail(_unplanned(error), 1, verbose)
     return 0
@@ -55,10 +61,13 @@ def _unplanned(error: Exception) -> str:
     return f"{what}\n  This is a bug; -v shows where it happened."
 
 
-def _fail(text: str, code: int, verbose: bool) -> int:
+def _fail(text: str, code: int, verbose: bool, *, said_by_first: bool = False) -> int:
+    """Say it once: a rank that we launched tells its launcher, and what all ranks raise is said by the first."""
+    leave_error(text)
     if verbose:
         traceback.print_exc()
-    print(f"error {text}", file=sys.stderr)
+    if not was_launched() and not (said_by_first and rank() > 0):
+        print(f"error {text}", file=sys.stderr)
     return code
 
 
@@ -74,4 +83,5 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    if rank() == 0:
+        print(f"warning: {message}", file=sys.stderr)

@@ -203,6 +203,12 @@ class Loader:
         known = [batch.n_id.cpu().numpy() for batch in made]
         return known + [self._maker.source.ids(self._epoch, int(k)) for k in rest]
 
+    def upcoming_nodes(self, count: int) -> list[tuple[int, ...] | None]:
+        """`num_nodes` of the next `count` batches of this epoch, from the index alone; None for each that is not
+        sampled yet. Fewer at the end of an epoch."""
+        numbers = self._numbers(self._epoch)[self._next : self._next + count]
+        return [self._maker.source.num_nodes(int(k)) for k in numbers]
+
     def planned_bytes(self, epoch: int) -> int:
         """Bytes that the batches of `epoch` ask from disk: the sum of their `io["bytes_read"]`, known before.
 

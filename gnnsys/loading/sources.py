@@ -55,6 +55,10 @@ class BatchSource(Protocol):
 
     def pool_index(self, epoch: int) -> int: ...
 
+    def num_nodes(self, k: int) -> tuple[int, ...] | None:
+        """Cumulative node counts of batch k, per ring, from the index; None where only drawing it tells."""
+        ...
+
     def planned_bytes(self, k: int) -> int:
         """Bytes that `draw` will ask from the disk; a map of the topology counts as none."""
         ...
@@ -103,6 +107,9 @@ class PoolSource:
 
     def pool_index(self, epoch: int) -> int:
         return self._pool.pool_index
+
+    def num_nodes(self, k: int) -> tuple[int, ...] | None:
+        return tuple(int(n) for n in self._pool.num_nodes[k, : self.hops + 1])
 
     def planned_bytes(self, k: int) -> int:
         return self._pool.blob_bytes(k, self.hops, self._labels)
@@ -175,6 +182,9 @@ class StoreSource:
 
     def pool_index(self, epoch: int) -> int:
         return epoch if self._resample else 0
+
+    def num_nodes(self, k: int) -> tuple[int, ...] | None:
+        return None
 
     def planned_bytes(self, k: int) -> int:
         return 0

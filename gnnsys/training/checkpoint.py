@@ -1,12 +1,17 @@
 """Checkpoints of a run: folders of safetensors and JSON that are complete or not there at all.
 
-    checkpoints/ckpt-000123/     model.safetensors  optimizer.safetensors  [task.safetensors]  state.json
+    checkpoints/ckpt-000123/     model.<stage>.safetensors  optimizer.<stage>.safetensors  [task.0.safetensors]
+                                 state.json
                                  manifest.json      format `gnnsys-ckpt`: digest and size of each file
     checkpoints/latest           name of the newest one
 
-A checkpoint is written under `ckpt-000123.tmp-<pid>`: every file is made durable, then the folder, then it is renamed,
-then the rename is made durable, and only then does `latest` name it. The newest two and the one with the best weights
-are kept.
+Every pipeline stage writes the tensors of its layers, under names that are unique in the model; stage 0 has all of them
+where there is no pipeline. A reader merges what the manifest lists and takes what it needs, so a run may go on with
+another number of stages. (`torch.distributed.checkpoint` would do the same with a pickle beside it, and no digests.)
+
+A checkpoint is written under `ckpt-000123.tmp`: every file is made durable, then the folder, then it is renamed, then
+the rename is made durable, and only then does `latest` name it. The newest two and the one with the best weights are
+kept.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +27,14 @@ from typing import Any
 from torch import Tensor
 
 from gnnsys.errors import CorruptStoreError, GnnsysError
+from gnnsys.pipeline.ranks import Alone, Ranks
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import atomic_write, fsync_dir, open_read, remove_temps, remove_tree, write_new
 from gnnsys.storage.manifest import NAME, FileEntry, Manifest, artefact_id, canonical_json, read_manifest
 from gnnsys.training.tensors import decode, encode
 
 FORMAT = "gnnsys-ckpt"
-VERSION = 1
+VERSION = 2
 _NAME = re.compile(r"ckpt-(\d{6,})")
 
 
@@ -53,33 +59,45 @@ class Checkpoints:
     Args:
         folder: `<run>/checkpoints`; created by the first save.
         run_digest: digest of the configuration they belong to; others are not loaded.
+        ranks: who writes them together.
     """
 
-    def __init__(self, folder: Path, run_digest: str) -> None:
+    def __init__(self, folder: Path, run_digest: str, ranks: Ranks | None = None) -> None:
         self._folder = folder
         self._run_digest = run_digest
+        self._ranks = ranks or Alone()
         self._newest = ""
 
     def commit(self, checkpoint: Checkpoint, best: str = "") -> Path:
-        """Make `checkpoint` durable, point `latest` at it and delete what is no longer needed.
+        """Make `checkpoint` durable, point `latest` at it and delete what is no longer needed; all ranks together.
 
         Args:
+            checkpoint: with the tensors of this rank's stage.
             best: name of the checkpoint with the best weights, kept.
         """
-        final = self._folder / checkpoint.name
-        temp = self._folder / f"{checkpoint.name}.tmp-{os.getpid()}"
+        temp = self._folder / f"{checkpoint.name}.tmp"
+        self._ranks.first(lambda: self._make_room(temp))
+        own = _write_shards(temp, checkpoint.tensors, self._ranks.stage) if self._ranks.replica == 0 else []
+        everyones = (entry for part in self._ranks.gather(own) for entry in part)
+        shards = [FileEntry(**{**entry, "shape": tuple(entry["shape"])}) for entry in everyones]
+        self._ranks.first(lambda: self._publish(temp, checkpoint, shards, best))
+        self._newest = checkpoint.name
+        return self._folder / checkpoint.name
+
+    def _make_room(self, temp: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._remove_leftovers()
         temp.mkdir()
-        _write(temp, checkpoint, self._run_digest)
+
+    def _publish(self, temp: Path, checkpoint: Checkpoint, shards: Sequence[FileEntry], best: str) -> None:
+        final = self._folder / checkpoint.name
+        _write_manifest(temp, checkpoint, shards, self._run_digest)
         fsync_dir(temp)
         remove_tree(final)
         temp.replace(final)
         fsync_dir(self._folder)
         atomic_write(self._folder / "latest", checkpoint.name.encode() + b"\n")
         self._prune(keep={checkpoint.name, self._newest, best}, step=checkpoint.step)
-        self._newest = checkpoint.name
-        return final
 
     def load(self, name: str) -> Checkpoint:
         """The checkpoint `name`, every byte verified.
@@ -91,11 +109,12 @@ class Checkpoints:
         manifest = _read_manifest(folder)
         if manifest.inputs.get("config") != self._run_digest:
             raise CorruptStoreError("GS-STORE-008", f"{folder}: belongs to another configuration than the run")
-        tensors, state = {}, None
+        tensors: dict[str, dict[str, Tensor]] = {}
+        state = None
         for entry in manifest.files:  # one by one: bytes and tensors of all at once would be twice the memory
             data = _read_verified(folder, entry)
             if entry.path.endswith(".safetensors"):
-                tensors[entry.path.removesuffix(".safetensors")] = decode(data, folder / entry.path)
+                tensors.setdefault(entry.path.split(".")[0], {}).update(decode(data, folder / entry.path))
             elif entry.path == "state.json":
                 state = json.loads(data)
             del data
@@ -142,7 +161,7 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         """Unfinished folders of a killed writer; the run's lock says that there is no other writer."""
         remove_temps(self._folder)
-        for temp in self._folder.glob("ckpt-*.tmp-*"):
+        for temp in self._folder.glob("ckpt-*.tmp*"):
             remove_tree(temp)
 
 
@@ -158,12 +177,14 @@ def newest_state(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _write(folder: Path, checkpoint: Checkpoint, run_digest: str) -> None:
-    entries = []
-    files = {f"{group}.safetensors": tensors for group, tensors in checkpoint.tensors.items()}
-    for path, tensors in files.items():
-        entries.append(_write_file(folder, path, encode(tensors)))
-    entries.append(_write_file(folder, "state.json", canonical_json(checkpoint.state)))
+def _write_shards(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], stage: int) -> list[dict[str, Any]]:
+    """One file per group; returns their entries as JSON values."""
+    files = {f"{name}.{stage}.safetensors": group for name, group in tensors.items()}
+    return [asdict(_write_file(folder, path, encode(group))) for path, group in files.items()]
+
+
+def _write_manifest(folder: Path, checkpoint: Checkpoint, shards: Sequence[FileEntry], run_digest: str) -> None:
+    entries = [*shards, _write_file(folder, "state.json", canonical_json(checkpoint.state))]
     inputs, parameters = {"config": run_digest}, {"step": checkpoint.step}
     manifest = Manifest(
         format=FORMAT,

@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gnnsys.budget import DEFAULT_MEMORY
 from gnnsys.errors import ConfigError
+from gnnsys.pipeline.ranks import world
 from gnnsys.storage.manifest import canonical_json
 from gnnsys.units import parse_size
 
-NOT_DECISIVE = ("memory", "workers", "threads", "checkpoint_steps", "rows", "prefetch")
+_EXECUTION = ("pipeline", "schedule", "stall_timeout", "workers", "threads", "prefetch")
+NOT_DECISIVE = ("memory", "checkpoint_steps", "rows", *_EXECUTION)
 """Options that may differ between two runs with equal weights. `threads` may change the last bits of a sum, so
 resuming with another number warns."""
 
@@ -44,6 +46,13 @@ class TrainConfig(BaseModel):
     """Default: the pack's, 1024 when sampling online."""
     micro_batches: Annotated[int, Field(ge=1)] = 1
     """Consecutive batches whose gradients make one step."""
+    pipeline: Annotated[int, Field(ge=1)] | None = None
+    """Stages, each a process with some of the layers; weights are the same for any number. When it is given, `threads`
+    is 1 unless given too, so that they are the same whatever the cores."""
+    schedule: Literal["1f1b", "gpipe"] = "1f1b"
+    """Of the micro-batches through the stages: `1f1b` holds fewer at once, weights are the same."""
+    stall_timeout: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds that one stage may keep the others waiting within a step before they give up."""
     memory: Annotated[int, Field(ge=1)] = DEFAULT_MEMORY
     """Bytes that training may grow by; also accepts `2GiB`."""
     precision: Literal["f32", "bf16"] = "f32"
@@ -84,8 +93,9 @@ def parse_config(values: Mapping[str, Any]) -> TrainConfig:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
             raise ConfigError("GS-CFG-002", f"unknown training option {key!r}", hint=hint)
+    several = "pipeline" in given or world() > 1
     try:
-        return TrainConfig(**given)
+        return TrainConfig(**({"threads": 1} if several else {}) | given)
     except ValidationError as error:
         raise ConfigError("GS-CFG-501", "; ".join(_sentence(e) for e in error.errors())) from None
 

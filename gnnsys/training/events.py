@@ -12,9 +12,15 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gnnsys.storage.files import append_line
+
+
+class Events(Protocol):
+    """Takes what happened."""
+
+    def write(self, kind: str, **values: Any) -> None: ...
 
 
 class EventLog:
@@ -36,6 +42,13 @@ class EventLog:
         head = {"ts": stamp, "seq": self._seq, "kind": kind, "run": self._run, "rank": self._rank}
         append_line(self._path, json.dumps({**head, **_finite(values)}, allow_nan=False).encode() + b"\n")
         self._seq += 1
+
+
+class NoEvents:
+    """For ranks that leave the telling to the first one."""
+
+    def write(self, kind: str, **values: Any) -> None:
+        pass
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,7 @@ from gnnsys.storage.store import Store
 from gnnsys.training.config import TrainConfig
 from gnnsys.training.session import Job, choose_device
 from gnnsys.training.splits import check_splits
+from gnnsys.training.stages import Part
 from gnnsys.training.tasks import NodeClassification, Task, refuse_unlabelled
 from gnnsys.units import format_size
 
@@ -68,7 +69,7 @@ def job_of_model(
     config = fitted(config.model_copy(update={"model": type(model).__qualname__}), opened, loader)
     if graph is not None:
         check_splits(task, graph, _trained_nodes(opened, graph, task, loader))
-    make_loader = _loader_maker(opened, graph, task, config) if loader is None else lambda _device: loader
+    make_loader = _loader_maker(opened, graph, task, config) if loader is None else lambda _device, _part: loader
     decisive = _decisive(config, opened, graph, task, {"name": config.model, "parameters": shapes_digest(model)})
     if loader is not None:
         position = loader.state_dict()
@@ -208,15 +209,16 @@ def _store_if_there(opened: Pack | Pool, store: Any) -> Store | None:
 
 def _loader_maker(
     opened: Opened, graph: Store | None, task: Task, config: TrainConfig
-) -> Callable[[torch.device], Loader]:
-    def make(device: torch.device) -> Loader:
+) -> Callable[[torch.device, Part], Loader]:
+    def make(device: torch.device, part: Part) -> Loader:
         _refuse_rows_beyond(config, opened, graph)
         common: dict[str, Any] = {"rows": config.rows, "seed": config.seed, "device": device, "prefetch": 1}
+        common |= part.options()
         if isinstance(opened, Store):
             seeds = task.seeds(opened, "train")
             sampling: dict[str, Any] = {"seeds": seeds, "fanouts": config.fanouts, "batch_size": config.batch_size}
-            return Loader(opened, workers=1, **sampling, **common)
-        hops = config.layers if config.model in NAMES else None
+            return Loader(opened, hops=part.hops, workers=1, **sampling, **common)
+        hops = config.layers if part.hops is None and config.model in NAMES else part.hops
         return Loader(opened, store=graph, hops=hops, workers=1, **common)
 
     return make

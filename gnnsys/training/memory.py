@@ -21,10 +21,7 @@ from torch import nn
 
 from gnnsys.batch import Batch
 from gnnsys.budget import peak_growth
-from gnnsys.keys import derive
-from gnnsys.models.randomness import random_from
-from gnnsys.training.tasks import Task
-from gnnsys.training.trainer import keyed_outputs
+from gnnsys.training.step import StepWork
 
 OVERHEAD_BYTES = 4 << 20
 """Thread stacks, what the allocator keeps between two `trim`s, index columns of a pool: 3 MiB where measured."""
@@ -36,24 +33,15 @@ _NOISE_BYTES = 2 << 20
 """What the kernel counts late: it adds up the pages of a thread in batches."""
 
 
-def run_step(model: nn.Module, task: Task, batch: Batch, precision: str) -> None:
-    """Forward and backward of one batch under a fixed key; gradients are left on the model."""
-    before = getattr(task, "before_step", None)
-    batch = batch if before is None else (before(batch) or batch)
-    key = (0, 0, 0)
-    with random_from(derive(*key), batch.seeds.device):
-        loss, _ = task.loss(keyed_outputs(task, precision)(model, batch, key), batch)
-        loss.backward()
-
-
-def step_growth(model: nn.Module, task: Task, batch: Batch, precision: str = "f32") -> int:
+def step_growth(work: StepWork, batch: Batch) -> int:
     """Bytes by which a step on `batch` grows this process at its peak; model and task are left as they were."""
+    model, task = work.model, work.task
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     state = copy.deepcopy(task.state_dict()) if hasattr(task, "state_dict") else None
     was_training = model.training
     model.train()
     try:
-        return growth_of(lambda: run_step(model, task, batch, precision))
+        return growth_of(lambda: work.rehearse(batch))
     finally:
         model.train(was_training)
         model.zero_grad(set_to_none=True)

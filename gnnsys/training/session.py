@@ -8,8 +8,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from torch import Tensor, nn
 from gnnsys.budget import GrowthMeter, give_back_freed_blocks
 from gnnsys.errors import ConfigError, InterruptedWorkError
 from gnnsys.loading.loader import Loader
-from gnnsys.models.fold import refuse_folded
+from gnnsys.models.fold import layers_of, refuse_folded
+from gnnsys.pipeline.ranks import Ranks, local_device, world
 from gnnsys.progress import Progress, silent
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import atomic_write
@@ -30,7 +33,7 @@ from gnnsys.storage.store import Store
 from gnnsys.training.checkpoint import Checkpoints
 from gnnsys.training.config import TrainConfig, config_digest
 from gnnsys.training.evaluate import Evaluation, EvaluationPlan, evaluate
-from gnnsys.training.events import EventLog
+from gnnsys.training.events import EventLog, Events, NoEvents
 from gnnsys.training.folder import (
     BEST,
     FINAL,
@@ -44,9 +47,12 @@ from gnnsys.training.folder import (
 )
 from gnnsys.training.memory import trim
 from gnnsys.training.shares import share_memory
+from gnnsys.training.stages import Part, open_share
 from gnnsys.training.state import TrainState
+from gnnsys.training.step import StepWork
 from gnnsys.training.tasks import Task
 from gnnsys.training.tensors import encode, read_weights, weights_digest
+from gnnsys.training.together import take_part
 from gnnsys.training.trainer import Trainer
 from gnnsys.training.warmup import warm_up
 
@@ -64,11 +70,11 @@ class Job:
     hints: Mapping[str, Any]
     """Paths, kept for `Run.evaluate`."""
     make_model: Callable[[], nn.Module]
-    make_loader: Callable[[torch.device], Loader]
+    make_loader: Callable[[torch.device, Part], Loader]
     own_loader: bool = True
     """The loader is made here: its read-ahead may be chosen, and it is closed at the end."""
     model: nn.Module | None = field(default=None, init=False)
-    """The trained model, with the final weights."""
+    """The trained model, with the final weights; on the first rank only."""
 
 
 @contextmanager
@@ -99,16 +105,45 @@ def execute(
         MemoryBudgetError: a step, the loader or an evaluation does not fit into the memory given.
         InterruptedWorkError: `stop` was set.
     """
+    config = job.config
+    device = choose_device(local_device(config.device))
+    _refuse_indivisible(job)
+    ranks = take_part(config, device, config_digest(job.decisive))
+    with closing(ranks), _torch_threads(config.threads), ExitStack() as stack:
+        found = ranks.first(lambda: _enter(job, out, resume, stack))
+        return found or _Session(job, out, meter, stop, progress, device, ranks).run()
+
+
+def _refuse_indivisible(job: Job) -> None:
+    """Raise ConfigError where several processes were started and cannot share the work."""
+    if world() == 1:
+        return
+    if not job.own_loader:
+        raise ConfigError(
+            "GS-CFG-817",
+            "a Loader of your own reads for one process",
+            hint="Give the Pack or Store instead: every rank opens its part of it.",
+        )
+    kept = [name for name in ("before_step", "after_step", "state_dict") if hasattr(job.task, name)]
+    if kept:
+        raise ConfigError(
+            "GS-CFG-817",
+            f"the task {type(job.task).__name__} keeps state between batches ({', '.join(kept)}): several processes "
+            "cannot share it",
+            hint="Train it in one process.",
+        )
+
+
+def _enter(job: Job, out: Path, resume: Resume, stack: ExitStack) -> dict[str, Any] | None:
+    """Take the folder for this run, as long as `stack` lasts; returns the result of a finished one."""
     refuse_foreign(out)
-    with WriterLock(out), _torch_threads(job.config.threads):
-        refuse_other(out, job.decisive, resume)
-        if (finished := read_result(out)) is not None:
-            return finished
-        return _Session(job, out, meter, stop, progress).run()
+    stack.enter_context(WriterLock(out))
+    refuse_other(out, job.decisive, resume)
+    return read_result(out)
 
 
 @contextmanager
-def _ending(events: EventLog) -> Iterator[None]:
+def _ending(events: Events) -> Iterator[None]:
     """Say in the events how the block ended."""
     try:
         yield
@@ -142,29 +177,35 @@ class _Session:
         meter: GrowthMeter,
         stop: threading.Event | None,
         progress: Progress,
+        device: torch.device,
+        ranks: Ranks,
     ) -> None:
         self._job, self._out, self._meter = job, out, meter
-        self._stop, self._progress = stop, progress
-        self._config = job.config
-        self._device = choose_device(job.config.device)
-        self._checkpoints = Checkpoints(out / "checkpoints", config_digest(job.decisive))
+        self._stop, self._progress = stop, progress if ranks.is_first else silent
+        self._config, self._device, self._ranks = job.config, device, ranks
+        self._checkpoints = Checkpoints(out / "checkpoints", config_digest(job.decisive), ranks)
+        self._events: Events = NoEvents()
         self._how = "none"
 
     def run(self) -> dict[str, Any]:
         """Everything that may be refused comes first: a try that fails there leaves no run behind."""
-        job = self._job
-        job.model = model = job.make_model().to(self._device)
-        loader = job.make_loader(self._device)
+        job, config, ranks = self._job, self._config, self._ranks
+        self._model = model = job.make_model().to(self._device)
+        job.model = model if ranks.is_first else None
+        layers = len(layers_of(model) or ())
+        share = open_share(model, partial(job.make_loader, self._device), ranks, layers, config.precision)
+        self._bounds, loader = share.bounds, share.loader
         with closing(loader) if job.own_loader else nullcontext():
             if loader.aggregate is not None:
                 refuse_folded(model, loader.aggregate)
-            task, own = job.task, job.own_loader
-            self._budget = share_memory(model, task, loader, self._config, self._device, resize=own)
-            self._begin()
+            work = StepWork(share.model, job.task, config, self._device, ranks, share.arriving)
+            self._budget = share_memory(work, loader, config, self._device, ranks, resize=job.own_loader)
+            ranks.first(self._begin)
             with _ending(self._events):
-                state, resumed_from = self._train(model, loader)
-                result = self._finish(model, state, resumed_from)
-                write_json(self._out / RESULT, result)
+                state, resumed_from = self._train(work, loader)
+                self._collect(share.model)
+                ranks_did = self._told_by_ranks(work)
+                result: dict[str, Any] = ranks.first(lambda: self._finish(state, resumed_from, ranks_did))
         return result
 
     def _begin(self) -> None:
@@ -177,9 +218,9 @@ class _Session:
             write_hint(self._out, job.store.path, job.store.id)
         self._events = EventLog(self._out / "events.jsonl", self._out.name)
 
-    def _train(self, model: nn.Module, loader: Loader) -> tuple[TrainState, str | None]:
+    def _train(self, work: StepWork, loader: Loader) -> tuple[TrainState, str | None]:
         """From the newest checkpoint, whose name is returned too, to the end."""
-        trainer = self._trainer(model, loader)
+        trainer = self._trainer(work, loader)
         resumed_from = self._restore(trainer)
         self._events.write(
             "run_start",
@@ -193,23 +234,51 @@ class _Session:
         )
         return trainer.fit(), resumed_from
 
-    def _trainer(self, model: nn.Module, loader: Loader) -> Trainer:
+    def _trainer(self, work: StepWork, loader: Loader) -> Trainer:
         return Trainer(
-            model,
-            self._job.task,
+            work,
             loader,
             self._config,
             folder=self._out,
             checkpoints=self._checkpoints,
             events=self._events,
-            device=self._device,
-            evaluate=lambda: self._validate(model),
+            evaluate=lambda: self._validate(work.model),
+            ranks=self._ranks,
             stop=self._stop,
             progress=self._progress,
         )
 
+    def _collect(self, own: nn.Module) -> None:
+        """Give the first rank the weights of all stages."""
+        whole = self._model.state_dict()
+        for owner, (begin, end) in enumerate(pairwise(self._bounds)):
+            prefixes = tuple(f"layers.{number}." for number in range(begin, end))
+            self._ranks.collect({name: whole[name] for name in whole if name.startswith(prefixes)}, owner)
+
+    def _told_by_ranks(self, work: StepWork) -> list[dict[str, Any]]:
+        """What every rank did, in their order."""
+        wires = self._ranks.wires()
+        return self._ranks.gather(
+            {
+                "stage": self._ranks.stage,
+                "replica": self._ranks.replica,
+                **{f"{name}_s": round(seconds, 3) for name, seconds in asdict(work.seconds).items()},
+                "bytes_sent": sum(wire.traffic.num_bytes for wire in wires),
+                "messages_sent": sum(wire.traffic.num_messages for wire in wires),
+                "peak_growth_bytes": self._meter.peak_growth,
+                "baseline_bytes": self._meter.baseline,
+            }
+        )
+
     def _restore(self, trainer: Trainer) -> str | None:
         """Continue from the newest good checkpoint; returns its name."""
+        name = self._ranks.first(self._newest)
+        if not name:
+            return None
+        trainer.restore(self._checkpoints.load(name), self._out / "checkpoints" / name)
+        return str(name)
+
+    def _newest(self) -> str | None:
         found, problems = self._checkpoints.load_latest()
         for problem in problems:
             self._warn("GS-STORE-008", f"a checkpoint was passed over: {problem}")
@@ -221,21 +290,22 @@ class _Session:
                 f"this run was started with {self._threads_before} threads and goes on with "
                 f"{torch.get_num_threads()}: the last bits of the weights may differ (--threads)",
             )
-        trainer.restore(found, self._out / "checkpoints" / found.name)
         return found.name
 
     def _warn(self, code: str, message: str) -> None:
         self._events.write("warning", code=code, msg=message)
         warnings.warn(f"{code}: {message}", RuntimeWarning, stacklevel=2)
 
-    def _validate(self, model: nn.Module) -> float | None:
+    def _validate(self, own: nn.Module) -> float | None:
+        """The metric on `valid` with the weights of all stages, found by the first rank."""
         store, task = self._job.store, self._job.task
         if store is None or "valid" not in store.split_names or not hasattr(task, "metric"):
             return None
-        found = self._evaluate(model, ["valid"])
-        return found.metrics["valid"][task.metric.name]
+        self._collect(own)
+        value: float = self._ranks.first(lambda: self._evaluate(["valid"]).metrics["valid"][task.metric.name])
+        return value
 
-    def _evaluate(self, model: nn.Module, splits: list[str]) -> Evaluation:
+    def _evaluate(self, splits: list[str]) -> Evaluation:
         assert self._job.store is not None
         trim()
         options = self._config
@@ -247,15 +317,16 @@ class _Session:
             seed=options.seed,
             progress=self._progress,
         )
-        found = evaluate(model, self._job.task, self._job.store, splits, plan)
+        found = evaluate(self._model, self._job.task, self._job.store, splits, plan)
         self._how = found.how
         for split, metrics in found.metrics.items():
             self._events.write("eval", split=split, metrics=metrics, n=found.counts[split])
         trim()
         return found
 
-    def _finish(self, model: nn.Module, state: TrainState, resumed_from: str | None) -> dict[str, Any]:
-        """Write both sets of weights and score the best ones on every split."""
+    def _finish(self, state: TrainState, resumed_from: str | None, ranks_did: list[dict[str, Any]]) -> dict[str, Any]:
+        """Write both sets of weights, score the best ones on every split and write the result."""
+        model = self._model
         final_digest = weights_digest(model)
         files = {
             FINAL: self._write(FINAL, model.state_dict()),
@@ -263,9 +334,9 @@ class _Session:
         }
         model.zero_grad(set_to_none=True)
         read_weights(model, self._out / BEST, files[BEST])
-        metrics = self._final_metrics(model)
+        metrics = self._final_metrics()
         read_weights(model, self._out / FINAL, files[FINAL])
-        return {
+        result = {
             "run": str(self._out),
             "metrics": metrics,
             "evaluation": self._how,
@@ -280,12 +351,16 @@ class _Session:
             "files": files,
             "steps": state.step,
             "budget_bytes": self._config.memory,
-            "peak_growth_bytes": self._meter.peak_growth,
-            "baseline_bytes": self._meter.baseline,
+            "peak_growth_bytes": sum(rank["peak_growth_bytes"] for rank in ranks_did),
+            "baseline_bytes": sum(rank["baseline_bytes"] for rank in ranks_did),
             "device": str(self._device),
             "threads": torch.get_num_threads(),
             "resumed_from": resumed_from,
         }
+        if len(ranks_did) > 1:
+            result["pipeline"] = {"schedule": self._config.schedule, "bounds": self._bounds, "ranks": ranks_did}
+        write_json(self._out / RESULT, result)
+        return result
 
     def _write(self, name: str, weights: Mapping[str, Tensor]) -> str:
         """Write a file of weights; returns its digest."""
@@ -293,10 +368,10 @@ class _Session:
         atomic_write(self._out / name, data)
         return digest(data)
 
-    def _final_metrics(self, model: nn.Module) -> dict[str, dict[str, float]]:
+    def _final_metrics(self) -> dict[str, dict[str, float]]:
         if self._job.store is None or not hasattr(self._job.task, "metric"):
             return {}
-        return self._evaluate(model, self._job.store.split_names).metrics
+        return self._evaluate(self._job.store.split_names).metrics
 
 
 def choose_device(name: str) -> torch.device:

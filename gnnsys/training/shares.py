@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
 
 from gnnsys.budget import Budget
 from gnnsys.errors import MemoryBudgetError
 from gnnsys.loading.loader import Loader
+from gnnsys.pipeline.ranks import Ranks
 from gnnsys.storage.store import Store
 from gnnsys.training.config import TrainConfig
 from gnnsys.training.memory import (
@@ -20,14 +21,16 @@ from gnnsys.training.memory import (
     step_growth,
     trim,
 )
-from gnnsys.training.tasks import Task
+from gnnsys.training.step import StepWork
 from gnnsys.units import format_size
 
 
 def share_memory(
-    model: nn.Module, task: Task, loader: Loader, config: TrainConfig, device: torch.device, *, resize: bool
+    work: StepWork, loader: Loader, config: TrainConfig, device: torch.device, ranks: Ranks, *, resize: bool
 ) -> Budget:
     """Reserve the shares, measuring a step on the largest batch; returns the budget as it is between two epochs.
+
+    Ranks on one host share its `config.memory`: each gets what it needs, and an equal part of what is left.
 
     Args:
         resize: choose how far the loader reads ahead; a loader of the caller's own is taken as it is.
@@ -35,15 +38,16 @@ def share_memory(
     Raises:
         MemoryBudgetError: they do not fit into `config.memory`, with every share and the smallest memory that works.
     """
-    shares = {"model and optimizer": state_bytes(model), "small things": OVERHEAD_BYTES}
+    shares = {"model and optimizer": state_bytes(work.model), "small things": OVERHEAD_BYTES}
     shares["loader"] = loader.memory_bytes(1, 1) if resize else loader.memory_bytes()
-    _refuse_over(config.memory, shares)
-    step = step_growth(model, task, loader.largest_batch().to(device), config.precision)
+    _room(config.memory, shares, ranks)
+    largest = loader.largest_batch().to(device)
+    step = work.num_live * step_growth(work, largest) + (work.num_live - 1) * loader.max_batch_bytes()
+    del largest
     if isinstance(loader.opened, Store):
         step += step // 4  # sampled online, a later batch may be larger than those looked at
-    shares["one step"] = max(step, checkpoint_bytes(model), EVALUATION_BYTES)
-    _refuse_over(config.memory, shares)
-    budget = Budget(config.memory)
+    shares["one step"] = max(step, checkpoint_bytes(work.model), EVALUATION_BYTES)
+    budget = Budget(_room(config.memory, shares, ranks))
     for what in shares.keys() - {"loader"}:
         budget.reserve(shares[what], what)
     if resize:
@@ -54,15 +58,28 @@ def share_memory(
     return budget
 
 
-def _refuse_over(total: int, shares: Mapping[str, int]) -> None:
-    needed = sum(shares.values())
+def _room(total: int, shares: Mapping[str, int], ranks: Ranks) -> int:
+    """What this rank may take of the memory of its host."""
+    host = os.environ.get("GROUP_RANK", "0")
+    everyone = [each["shares"] for each in ranks.gather({"host": host, "shares": dict(shares)}) if each["host"] == host]
+    _refuse_over(total, everyone)
+    left = total - sum(sum(each.values()) for each in everyone)
+    return sum(shares.values()) + left // len(everyone)
+
+
+def _refuse_over(total: int, everyone: Sequence[Mapping[str, int]]) -> None:
+    needed = sum(sum(shares.values()) for shares in everyone)
     if needed > total:
-        listed = ", ".join(f"{what} {format_size(share)}" for what, share in shares.items())
-        raise MemoryBudgetError(
+        over = {what: sum(shares[what] for shares in everyone) for what in everyone[0]}
+        listed = ", ".join(f"{what} {format_size(share)}" for what, share in over.items())
+        together = f" in {len(everyone)} processes" if len(everyone) > 1 else ""
+        error = MemoryBudgetError(
             "GS-MEM-004",
-            f"training needs {format_size(needed)}, --memory is {format_size(total)} ({listed})",
+            f"training needs {format_size(needed)}{together}, --memory is {format_size(total)} ({listed})",
             hint=f"Give at least --memory {-(-needed >> 20) + 1}MiB, or use smaller batches or fanouts.",
         )
+        error.everywhere = True
+        raise error
 
 
 def _set_read_ahead(loader: Loader, left: int, config: TrainConfig) -> None:

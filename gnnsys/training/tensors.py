@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,18 +117,20 @@ def weights_digest(model: nn.Module) -> str:
     return "sha256:" + total.hexdigest()
 
 
-def split_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's `state_dict()` as tensors named `<group>/<param index>/<name>` and everything else as JSON.
+def split_optimizer(state: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's `state_dict()` as tensors named `<parameter>/<name>` and everything else as JSON.
+
+    Args:
+        names: of the parameters, in the order in which the optimizer was given them.
 
     Raises:
         ConfigError: its state holds something that is neither a tensor nor a plain number.
     """
-    group_of = {index: g for g, group in enumerate(state["param_groups"]) for index in group["params"]}
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
     for index, values in state["state"].items():
         for name, value in values.items():
-            key = f"{group_of[index]}/{index}/{name}"
+            key = f"{names[index]}/{name}"
             if isinstance(value, Tensor):
                 tensors[key] = value
             elif value is None or isinstance(value, bool | int | float):
@@ -139,16 +141,30 @@ def split_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[s
                     f"optimizer state {key} is a {type(value).__name__}; checkpoints hold tensors and numbers",
                     hint="Use Adam, AdamW, SGD or another optimizer with plain state.",
                 )
-    return tensors, {"state": scalars, "groups": state["param_groups"]}
+    groups = [{**group, "params": [names[index] for index in group["params"]]} for group in state["param_groups"]]
+    return tensors, {"state": scalars, "groups": groups}
 
 
-def join_optimizer(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `split_optimizer`, for `optimizer.load_state_dict`."""
+def merge_optimizers(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The JSON halves of `split_optimizer` of several stages as that of one optimizer of all their parameters."""
+    groups = [
+        {**same[0], "params": [name for group in same for name in group["params"]]}
+        for same in zip(*(part["groups"] for part in parts), strict=True)
+    ]
+    return {"state": {key: value for part in parts for key, value in part["state"].items()}, "groups": groups}
+
+
+def join_optimizer(tensors: Mapping[str, Tensor], rest: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The inverse of `split_optimizer`, for `optimizer.load_state_dict`; parameters not in `names` are left out."""
+    index_of = {name: index for index, name in enumerate(names)}
     state: dict[int, dict[str, Any]] = {}
     for key, value in (*tensors.items(), *rest["state"].items()):
-        _group, index, name = key.split("/", 2)
-        state.setdefault(int(index), {})[name] = value
+        parameter, _, name = key.rpartition("/")
+        if parameter in index_of:
+            state.setdefault(index_of[parameter], {})[name] = value
     groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in rest["groups"]]
+    for group in groups:
+        group["params"] = [index_of[name] for name in group["params"] if name in index_of]
     return {"state": state, "param_groups": groups}
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +14,15 @@ from torch import Tensor, nn
 
 from gnnsys.batch import Batch
 from gnnsys.errors import GnnsysError, InterruptedWorkError
-from gnnsys.keys import derive
-from gnnsys.models.randomness import random_from
+from gnnsys.pipeline.ranks import Alone, Ranks
 from gnnsys.progress import Progress, silent
 from gnnsys.storage.files import atomic_write
 from gnnsys.training.checkpoint import Checkpoint, Checkpoints
 from gnnsys.training.config import TrainConfig
-from gnnsys.training.events import EventLog
+from gnnsys.training.events import Events
 from gnnsys.training.state import EpochRecord, TrainState
-from gnnsys.training.tasks import Task
-from gnnsys.training.tensors import assign_weights, join_optimizer, split_optimizer
+from gnnsys.training.step import StepSums, StepWork
+from gnnsys.training.tensors import assign_weights, join_optimizer, merge_optimizers, split_optimizer
 
 if TYPE_CHECKING:
     from gnnsys.loading.loader import Loader
@@ -35,75 +31,44 @@ CHECKPOINT_EVERY_S = 300.0
 _LOG_EVERY_STEPS = 50
 
 
-@dataclass
-class _Sums:
-    """What the batches of one step add up to."""
-
-    loss: float = 0.0
-    count: int = 0
-    seeds: int = 0
-    nodes: int = 0
-    edges: int = 0
-    bytes_read: int = 0
-    wait_s: float = 0.0
-    read_s: float = 0.0
-    wall_s: float = 0.0
-    batch: int = -1
-    """Number of the last one."""
-
-    def add(self, batch: Batch) -> None:
-        self.seeds += batch.batch_size
-        self.nodes += len(batch.n_id)
-        self.edges += batch.blocks[0].num_edges if batch.blocks else 0
-        self.bytes_read += int(batch.io.get("bytes_read", 0))
-        self.wait_s += batch.io.get("wait_s", 0.0)
-        self.read_s += batch.io.get("read_s", 0.0)
-        self.batch = batch.index
-
-    def to_event(self) -> dict[str, Any]:
-        """`io_ms` passes in the loader's threads, the rest of `wall_ms` is either waiting for them or computing."""
-        times = {"wall": self.wall_s, "wait": self.wait_s, "io": self.read_s, "compute": self.wall_s - self.wait_s}
-        rounded = {f"{name}_ms": round(1000 * seconds, 3) for name, seconds in times.items()}
-        loss = self.loss / max(self.count, 1)
-        return {"loss": loss, "batch": self.batch, "nodes": self.nodes, "edges": self.edges, **rounded}
-
-
 class Trainer:
-    """Trains `model` from where `state` stands to the end of the last epoch.
+    """Trains what `work` has of a model from where `state` stands to the end of the last epoch.
 
-    The random numbers of a micro-batch come from (seed, step, micro-batch) alone, so a run that was cut anywhere and
-    continued ends in the same weights.
+    All ranks of a pipeline run the same loop: what they decide on (losses, stopping, checkpoints) is added up after
+    every step.
 
     Args:
+        work: the layers of this rank and the task.
         folder: of the run; checkpoints go to `folder/checkpoints`.
-        evaluate: the metric on `valid` of the model as it is, or None where there is nothing to evaluate on.
+        evaluate: the metric on `valid` of the model as it is, or None where there is nothing to evaluate on; all
+            ranks call it together.
         stop: checked after every step; once set, a checkpoint is written and InterruptedWorkError raised.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        task: Task,
+        work: StepWork,
         loader: Loader,
         config: TrainConfig,
         *,
         folder: Path,
         checkpoints: Checkpoints,
-        events: EventLog,
-        device: torch.device,
+        events: Events,
         evaluate: Callable[[], float | None],
+        ranks: Ranks | None = None,
         stop: threading.Event | None = None,
         progress: Progress = silent,
     ) -> None:
-        self.model, self.task, self.loader, self.config = model, task, loader, config
+        self.model, self.task, self.loader, self.config = work.model, work.task, loader, config
         self.state = TrainState()
-        self.optimizer = make_optimizer(model, config)
+        self.optimizer = make_optimizer(self.model, config)
+        self._work, self._ranks = work, ranks or Alone()
         self._folder, self._checkpoints, self._events = folder, checkpoints, events
-        self._device, self._evaluate, self._progress = device, evaluate, progress
+        self._evaluate, self._progress = evaluate, progress
         self._stop = stop or threading.Event()
-        self._outputs = keyed_outputs(task, config.precision)
         self._mark = self._saved_at = time.monotonic()
-        self._sums = _Sums()
+        self._per_epoch = int(self._ranks.sum([len(loader) if self._ranks.stage == 0 else 0])[0])
+        self._stopping = self._saving = False
 
     def fit(self) -> TrainState:
         """Train to the end; returns the final state.
@@ -123,88 +88,81 @@ class Trainer:
         Raises:
             ConfigError: it holds another model's weights.
         """
-        assign_weights(self.model, checkpoint.tensors["model"], path)
+        assign_weights(self.model, self._own(checkpoint.tensors["model"]), path)
         values = checkpoint.state
-        self.optimizer.load_state_dict(join_optimizer(checkpoint.tensors["optimizer"], values["optimizer"]))
+        tensors = checkpoint.tensors["optimizer"]
+        self.optimizer.load_state_dict(join_optimizer(tensors, values["optimizer"], self._names()))
         self.state = TrainState.from_json(values["train"])
         if hasattr(self.task, "load_state_dict"):
             self.task.load_state_dict({**checkpoint.tensors.get("task", {}), **values["task"]})
-        self.loader.load_state_dict(values["loader"])
+        # All ranks read the same source: the first one checks it, the others have other hops of it.
+        place = {key: values["loader"][key] for key in ("epoch", "next")}
+        self.loader.load_state_dict(values["loader"] if self._ranks.is_first else {**self.loader.state_dict(), **place})
 
     def _train_epoch(self) -> None:
-        size, number = self.config.micro_batches, self.state.batches
+        state = self.state
         self.model.train()
         self._mark = time.monotonic()
-        for batch in self._batches():
-            if number % size == 0:
-                self._start_step()
-            self._accumulate(batch, number % size)
-            del batch  # or it would be held while the next one is awaited
-            number += 1
-            if number % size == 0 or number == len(self.loader):
-                self._finish_step(number)
-                self._between_steps()
+        batches = self._batches()
+        while state.batches < self._per_epoch:
+            count = min(self.config.micro_batches, self._per_epoch - state.batches)
+            self.optimizer.zero_grad(set_to_none=True)
+            sums = self._work.run(self.loader, batches, count, state.step)
+            self._finish_step(sums, count)
+            self._between_steps(sums)
 
     def _batches(self) -> Iterator[Batch]:
         """What is left of the epoch."""
         if self.state.batches == 0:
             self.loader.set_epoch(self.state.epoch)
-        return iter(self.loader) if self.state.batches < len(self.loader) else iter(())
+        return iter(self.loader)
 
-    def _start_step(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self._sums = _Sums()
-
-    def _accumulate(self, batch: Batch, micro: int) -> None:
-        """Add the gradients of one batch, not yet divided by the count of the step."""
-        key = (self.config.seed, self.state.step, micro)
-        self._sums.add(batch)
-        batch = self._before(batch.to(self._device))
-        with random_from(derive(*key), self._device):
-            out = self._outputs(self.model, batch, key)
-            loss, count = self.task.loss(out, batch)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                self._refuse_nan(f"the loss is {value}", batch)
-            loss.backward()
-        if not all(bool(torch.isfinite(grad).all()) for grad in self._gradients()):
-            self._refuse_nan("a gradient is not finite", batch)
-        self._sums.loss += value
-        self._sums.count += int(count)
-        if hasattr(self.task, "after_step"):
-            self.task.after_step(out.detach(), batch)
-
-    def _finish_step(self, batches: int) -> None:
-        """Divide by the number of losses, take the optimizer's step and count it."""
-        state, sums = self.state, self._sums
-        if sums.count:
+    def _finish_step(self, sums: StepSums, batches: int) -> None:
+        """Agree with the other ranks, divide by the number of losses, take the optimizer's step and count it."""
+        state = self.state
+        self._progress("train", state.epoch + (state.batches + batches) / self._per_epoch, self.config.epochs)
+        loss, count, seeds, edges, bytes_read, bad, stopping, saving = self._ranks.sum(
+            [
+                *(sums.loss, sums.count, sums.seeds, sums.edges, sums.bytes_read),
+                *(sums.problem is not None, self._stop.is_set(), self._is_time_to_save()),
+            ]
+        )
+        if bad:
+            self._refuse_nan(sums.problem)
+        self._stopping, self._saving = bool(stopping), bool(saving)
+        self._ranks.sum_gradients(self.model.parameters())
+        if count:
             for grad in self._gradients():
-                grad.div_(sums.count)
+                grad.div_(count)
             self.optimizer.step()
+        sums.loss, sums.count = loss, int(count)
         state.step += 1
-        state.batches = batches
-        state.loss_sum += sums.loss
-        state.count += sums.count
-        state.seeds += sums.seeds
-        state.edges += sums.edges
-        state.bytes_read += sums.bytes_read
+        state.batches += batches
+        state.loss_sum += loss
+        state.count += int(count)
+        state.seeds += int(seeds)
+        state.edges += int(edges)
+        state.bytes_read += int(bytes_read)
         sums.wall_s = self._tick()
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.model.parameters() if p.grad is not None]
 
-    def _between_steps(self) -> None:
-        """Events, progress and, inside an epoch, checkpoints; at its end `_end_epoch` writes one."""
+    def _is_time_to_save(self) -> bool:
+        """The first rank's clock decides for all."""
+        return self._ranks.is_first and time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S
+
+    def _between_steps(self, sums: StepSums) -> None:
+        """Events and, inside an epoch, checkpoints; at its end `_end_epoch` writes one."""
         state = self.state
-        self._progress("train", state.epoch + state.batches / len(self.loader), self.config.epochs)
-        if state.step % _LOG_EVERY_STEPS == 1 or self._stop.is_set():
+        if state.step % _LOG_EVERY_STEPS == 1 or self._stopping:
             lr = self.optimizer.param_groups[0]["lr"]
-            self._events.write("step", step=state.step, epoch=state.epoch, lr=lr, **self._sums.to_event())
-        if state.batches == len(self.loader):
+            self._events.write("step", step=state.step, epoch=state.epoch, lr=lr, **sums.to_event())
+        if state.batches == self._per_epoch:
             return
         every = self.config.checkpoint_steps
         due = every and state.step % every == 0
-        if due or self._stop.is_set() or time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
+        if due or self._stopping or self._saving:
             self.checkpoint()
         self._raise_when_stopped()
 
@@ -214,7 +172,7 @@ class Trainer:
             loss=state.loss_sum / max(state.count, 1),
             seconds=state.seconds,
             bytes_read=state.bytes_read,
-            bytes_planned=self.loader.planned_bytes(state.epoch),
+            bytes_planned=int(self._ranks.sum([self.loader.planned_bytes(state.epoch)])[0]),
         )
         rates = {"wall_s": state.seconds} | {
             f"{what}_per_s": round(getattr(state, what) / max(state.seconds, 1e-9), 1) for what in ("seeds", "edges")
@@ -227,6 +185,7 @@ class Trainer:
         self._note_best(epoch)
         self._events.write("epoch", epoch=epoch, loss=record.loss, metrics=self._metrics(record), **rates)
         self.checkpoint()
+        self._stopping = bool(self._ranks.sum([self._stop.is_set()])[0])
         self._raise_when_stopped()
 
     def _metrics(self, record: EpochRecord) -> dict[str, dict[str, float]]:
@@ -249,16 +208,16 @@ class Trainer:
         return 0 < self.config.patience <= self.state.bad_evaluations
 
     def checkpoint(self) -> None:
-        """Write a checkpoint of this moment, between two steps."""
+        """Write a checkpoint of this moment, between two steps; all ranks together."""
         started = time.monotonic()
-        tensors, rest = split_optimizer(self.optimizer.state_dict())
+        tensors, rest = split_optimizer(self.optimizer.state_dict(), self._names())
         parts: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict(), "optimizer": tensors}
         task_tensors, task_values = _task_state(self.task)
         if task_tensors:
             parts["task"] = task_tensors
         state = {
             "train": self.state.to_json(),
-            "optimizer": rest,
+            "optimizer": merge_optimizers(self._ranks.gather(rest)),
             "task": task_values,
             "loader": self.loader.state_dict(),
         }
@@ -269,6 +228,15 @@ class Trainer:
         wall_ms = round(1000 * (self._saved_at - started), 1)
         self._events.write("checkpoint", path=path.name, step=self.state.step, wall_ms=wall_ms)
 
+    def _names(self) -> list[str]:
+        return [name for name, _ in self.model.named_parameters()]
+
+    def _own(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Of the weights of all stages those of this one; all when there is no other, so that strangers are seen."""
+        if self._ranks.num_stages == 1:
+            return weights
+        return {name: tensor for name, tensor in weights.items() if name in self.model.state_dict()}
+
     def _tick(self) -> float:
         """Count the seconds since the last call, or the start of the epoch, and return them."""
         passed = time.monotonic() - self._mark
@@ -276,32 +244,33 @@ class Trainer:
         self._mark += passed
         return passed
 
-    def _before(self, batch: Batch) -> Batch:
-        replaced = self.task.before_step(batch) if hasattr(self.task, "before_step") else None
-        return batch if replaced is None else replaced
-
     def _raise_when_stopped(self) -> None:
-        if self._stop.is_set():
+        if self._stopping:
             raise InterruptedWorkError(
                 "GS-TRAIN-002",
                 f"stopped after step {self.state.step} (epoch {self.state.epoch}); a checkpoint was written",
                 hint="Repeat the same command to continue.",
             )
 
-    def _refuse_nan(self, what: str, batch: Batch) -> None:
-        state, number = self.state, batch.index
+    def _refuse_nan(self, problem: tuple[str, Batch] | None) -> None:
+        state = self.state
+        if problem is None:
+            error = GnnsysError("GS-TRAIN-001", f"a value is not finite on another rank, in step {state.step}")
+            error.everywhere = True
+            raise error
+        what, batch = problem
         report = {
             "problem": what,
             "epoch": state.epoch,
             "step": state.step,
-            "batch": number,
+            "batch": batch.index,
             "seeds": batch.seeds.tolist(),
             "n_id": batch.n_id.tolist(),
         }
         atomic_write(self._folder / "nan-batch.json", json.dumps(report).encode())
         raise GnnsysError(
             "GS-TRAIN-001",
-            f"{what} in epoch {state.epoch}, step {state.step}, batch {number} "
+            f"{what} in epoch {state.epoch}, step {state.step}, batch {batch.index} "
             f"(ids in {self._folder / 'nan-batch.json'})",
             hint="Lower --lr, or look for extreme values in the features of these nodes.",
         )
@@ -310,23 +279,6 @@ class Trainer:
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam over all parameters."""
     return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-
-
-def keyed_outputs(task: Task, precision: str) -> Callable[[nn.Module, Batch, tuple[int, ...]], Tensor]:
-    """`task.outputs` as a function of (model, batch, key), for tasks that take the key and for those that do not, with
-    dense products in that precision; outputs are float32 again."""
-    outputs: Any = task.outputs
-    takes_key = "key" in inspect.signature(outputs).parameters
-
-    def call(model: nn.Module, batch: Batch, key: tuple[int, ...]) -> Tensor:
-        out: Tensor = outputs(model, batch, key=key) if takes_key else outputs(model, batch)
-        return out
-
-    def call_in_bf16(model: nn.Module, batch: Batch, key: tuple[int, ...]) -> Tensor:
-        with torch.autocast(batch.seeds.device.type, torch.bfloat16):
-            return call(model, batch, key).float()
-
-    return call_in_bf16 if precision == "bf16" else call
 
 
 def _task_state(task: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -18,8 +18,9 @@ from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import build
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.planning.packing import pack
+from gnnsys.training.config import TrainConfig
 from gnnsys.training.layerwise import layerwise
-from gnnsys.training.memory import run_step
+from gnnsys.training.step import StepWork
 from gnnsys.training.tasks import NodeClassification
 from gnnsys.training.tensors import encode, split_optimizer
 
@@ -33,15 +34,16 @@ def warm_up() -> None:
     x, splits = np.ones((8, 4), dtype=np.float32), {"train": ids[:4]}
     model = build("sage", in_channels=4, hidden_channels=4, num_layers=2, out_channels=2, dropout=0.5)
     optimizer = torch.optim.Adam(model.parameters())
+    work = StepWork(model, NodeClassification(2), TrainConfig(), torch.device("cpu"))
     with tempfile.TemporaryDirectory(prefix="gnnsys-warm-up-") as folder:
         store = ingest_arrays(Path(folder) / "store", ids, ids[::-1].copy(), 8, x=x, y=ids % 2, splits=splits)
         packed = pack(store, Path(folder) / "pack", fanouts=[2, 2], batch_size=4, speeds=_ANY_SPEEDS)
         for rows in _ROWS:
             with Loader(packed, rows=rows) as loader:
                 for batch in loader:
-                    run_step(model, NodeClassification(2), batch, "f32")
+                    work.rehearse(batch)
                     optimizer.step()
         with Loader(store, fanouts=[2, 2], batch_size=4) as loader:
             next(iter(loader))
         layerwise(model, store, nodes=ids, budget=Budget(1 << 28), scratch=Path(folder))
-    encode(split_optimizer(optimizer.state_dict())[0])
+    encode(split_optimizer(optimizer.state_dict(), [name for name, _ in model.named_parameters()])[0])

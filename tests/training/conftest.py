@@ -17,6 +17,7 @@ from gnnsys.models.registry import build
 from gnnsys.training.checkpoint import Checkpoints
 from gnnsys.training.config import parse_config
 from gnnsys.training.events import EventLog
+from gnnsys.training.step import StepWork
 from gnnsys.training.tasks import NodeClassification
 from gnnsys.training.trainer import Trainer
 
@@ -115,15 +116,14 @@ def make_trainer(tmp_path: Path, one_thread: None) -> MakeTrainer:
         def evaluate() -> float | None:
             return queue[len(trainer.state.history)] if queue else None
 
+        network = model or build("sage", **sizes, dropout=config.dropout, seed=config.seed)
         trainer = Trainer(
-            model or build("sage", **sizes, dropout=config.dropout, seed=config.seed),
-            task or NodeClassification(CLASSES),
+            StepWork(network, task or NodeClassification(CLASSES), config, torch.device("cpu")),
             ListLoader(batches or [random_batch(i) for i in range(7)], config.seed),  # type: ignore[arg-type]
             config,
             folder=path,
             checkpoints=checkpoints,
             events=EventLog(path / "events.jsonl", "run"),
-            device=torch.device("cpu"),
             evaluate=evaluate,
             stop=stop,
         )

@@ -71,7 +71,7 @@ def test_a_checkpoint_is_durable_before_it_gets_its_name_and_before_latest_does(
     fsync, replace = os.fsync, Path.replace
 
     def short(path: str | Path) -> str:
-        return re.sub(r"\.tmp[-.].*", ".tmp", str(Path(path).relative_to(tmp_path)))
+        return re.sub(r"\.tmp[-./].*", ".tmp", str(Path(path).relative_to(tmp_path)))
 
     def logged_fsync(fd: int) -> None:
         log.append(f"sync {short(Path(f'/proc/self/fd/{fd}').readlink())}")
@@ -92,13 +92,13 @@ def test_a_checkpoint_is_durable_before_it_gets_its_name_and_before_latest_does(
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "ckpt-000001.tmp-99").mkdir()
+    (tmp_path / "ckpt-000001.tmp").mkdir()
     (tmp_path / ".latest.tmp.99.abc").touch()
     Checkpoints(tmp_path, "d").commit(checkpoint(2))
     assert names(tmp_path) == ["ckpt-000002", "latest"]
 
 
-FILES = ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+FILES = ["model.0.safetensors", "optimizer.0.safetensors", "state.json", "manifest.json"]
 
 
 def flip(path: Path) -> None:
@@ -228,7 +228,8 @@ def test_an_optimizer_goes_on_exactly_where_it_was(make: object, tmp_path: Path)
     model = nn.Linear(3, 2)
     optimizer = make(list(model.parameters()))  # type: ignore[operator]
     steps(model, optimizer, 3)
-    tensors, rest = split_optimizer(optimizer.state_dict())
+    names = [name for name, _ in model.named_parameters()]
+    tensors, rest = split_optimizer(optimizer.state_dict(), names)
     found = Checkpoint(step=3, tensors={"model": model.state_dict(), "optimizer": tensors}, state=rest)
     Checkpoints(tmp_path, "d").commit(found)
     back = Checkpoints(tmp_path, "d").load("ckpt-000003")
@@ -236,15 +237,15 @@ def test_an_optimizer_goes_on_exactly_where_it_was(make: object, tmp_path: Path)
     copy = nn.Linear(3, 2)
     assign_weights(copy, back.tensors["model"], tmp_path)
     resumed = make(list(copy.parameters()))  # type: ignore[operator]
-    resumed.load_state_dict(join_optimizer(back.tensors["optimizer"], back.state))
+    resumed.load_state_dict(join_optimizer(back.tensors["optimizer"], back.state, names))
     steps(model, optimizer, 3)
     steps(copy, resumed, 3)
     assert weights_digest(model) == weights_digest(copy)
 
 
 def test_optimizer_state_that_is_not_numbers_is_refused() -> None:
-    with pytest.raises(ConfigError, match="0/0/history is a list"):
-        split_optimizer({"state": {0: {"history": [1]}}, "param_groups": [{"params": [0]}]})
+    with pytest.raises(ConfigError, match="weight/history is a list"):
+        split_optimizer({"state": {0: {"history": [1]}}, "param_groups": [{"params": [0]}]}, ["weight"])
 
 
 def test_the_digest_of_weights_depends_on_names_shapes_types_and_bits() -> None:

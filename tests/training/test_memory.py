@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from gnnsys.batch import Batch
+from gnnsys.training.config import parse_config
 from gnnsys.training.memory import growth_of, state_bytes, step_growth
+from gnnsys.training.step import StepWork
 from gnnsys.training.tasks import NodeClassification
 from gnnsys.training.tensors import weights_digest
 from gnnsys.training.warmup import warm_up
@@ -26,10 +28,14 @@ class Normed(nn.Module):
         return self.lin(self.norm(batch.x))
 
 
+def _work(model: nn.Module, task: NodeClassification) -> StepWork:
+    return StepWork(model, task, parse_config({}), torch.device("cpu"))
+
+
 def test_a_measured_step_leaves_weights_buffers_gradients_and_mode_as_they_were() -> None:
     model = Normed().eval()
     before = weights_digest(model)
-    step_growth(model, NodeClassification(CLASSES), random_batch(0))
+    step_growth(_work(model, NodeClassification(CLASSES)), random_batch(0))
     assert weights_digest(model) == before
     assert all(p.grad is None for p in model.parameters())
     assert not model.training
@@ -53,7 +59,7 @@ class Counting(NodeClassification):
 
 def test_a_measured_step_leaves_the_state_of_the_task_as_it_was() -> None:
     task = Counting(CLASSES)
-    step_growth(Normed(), task, random_batch(0))
+    step_growth(_work(Normed(), task), random_batch(0))
     assert task.seen == 0
 
 
