@@ -21,6 +21,9 @@ from gnnsys.cli.common import Stopped
 from gnnsys.cli.ranks import LAUNCHED, RankError
 from gnnsys.pipeline.ranks import LOST
 
+_STOPPING_S = 10
+"""A rank that is killed later than that after the first failure did not stop when it was asked to: no cause."""
+
 
 def start_ranks(num_ranks: int, arguments: Sequence[str]) -> None:
     """Run `python -m gnnsys arguments...` as that many ranks and wait for all of them.
@@ -52,22 +55,27 @@ def start_ranks(num_ranks: int, arguments: Sequence[str]) -> None:
 def _first_failure(failures: Mapping[int, ProcessFailure]) -> RankError:
     """The cause, not its consequences: a rank that was killed, else one that failed by itself, else who was left."""
 
-    def rank_and_text(item: tuple[int, ProcessFailure]) -> tuple[int, int]:
-        rank, failure = item
-        killed = failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
-        return (0 if killed else 2 if LOST in _said(failure) or failure.exitcode == -signal.SIGTERM else 1, rank)
+    began = min(failure.timestamp for failure in failures.values())
 
-    rank, failure = min(failures.items(), key=rank_and_text)
-    said = _said(failure)
-    if said and LOST not in said:
-        return RankError(failure.exitcode, said)
+    def order(item: tuple[int, ProcessFailure]) -> tuple[int, int]:
+        rank, failure = item
+        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
+            return (0 if failure.timestamp - began < _STOPPING_S else 3), rank
+        told = _told(failure)
+        return (1 if told and LOST not in told[1] else 2), rank
+
+    rank, failure = min(failures.items(), key=order)
+    if told := _told(failure):
+        return RankError(*told)
     how = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with code {failure.exitcode}"
     what = f"{LOST}: rank {rank} {how}; the others were stopped"
     return RankError(11, f"{what}\n  Repeat the same command: it continues from the last checkpoint.")
 
 
-def _said(failure: ProcessFailure) -> str:
+def _told(failure: ProcessFailure) -> tuple[int, str] | None:
+    """Exit code and message that a rank left; None of one that could not."""
     data: Any = failure.error_file_data
     message = data.get("message") if isinstance(data, dict) else None
-    text = message.get("message") if isinstance(message, dict) else None
-    return str(text) if text else ""
+    if not isinstance(message, dict) or "exit_code" not in message.get("extraInfo", {}):
+        return None
+    return int(message["extraInfo"]["exit_code"]), str(message["message"])

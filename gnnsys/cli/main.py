@@ -63,7 +63,7 @@ def _unplanned(error: Exception) -> str:
 
 def _fail(text: str, code: int, verbose: bool, *, said_by_first: bool = False) -> int:
     """Say it once: a rank that we launched tells its launcher, and what all ranks raise is said by the first."""
-    leave_error(text)
+    leave_error(text, code)
     if verbose:
         traceback.print_exc()
     if not was_launched() and not (said_by_first and rank() > 0):

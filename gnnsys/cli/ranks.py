@@ -44,8 +44,9 @@ def end_with_launcher() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def leave_error(message: str) -> None:
+def leave_error(message: str, code: int) -> None:
     """Write down why this rank fails, where its launcher looks; nothing in a process that is no rank."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        report = {"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        extra = {"timestamp": str(int(time.time())), "exit_code": code}
+        report = {"message": {"message": message, "extraInfo": extra}}
         Path(path).write_text(json.dumps(report))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -116,7 +118,7 @@ class Mesh:
         self.num_stages, self.num_replicas = num_stages, world_size // num_stages
         timeout = timedelta(seconds=timeout_s)
         self._device = device
-        with heard("the other ranks"):
+        with heard("the other ranks"), _killable():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
             shape = (num_stages, self.num_replicas)
             mesh = init_device_mesh(device.type, shape, mesh_dim_names=("pp", "dp"))
@@ -260,6 +262,19 @@ def heard(who: str) -> Iterator[None]:
             f"rank {os.environ.get('RANK', '0')} lost {who} ({reason})",
             hint="Repeat the same command: it continues from the last checkpoint.",
         ) from error
+
+
+@contextmanager
+def _killable() -> Iterator[None]:
+    """SIGTERM ends the process at once: while ranks look for each other no handler of ours would get to run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _told(error: GnnsysError) -> dict[str, Any]:

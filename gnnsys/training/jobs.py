@@ -17,6 +17,7 @@ from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.loading.loader import Loader
 from gnnsys.loading.opening import open_source, packed_generation
 from gnnsys.models.registry import NAMES, build, identity
+from gnnsys.pipeline.ranks import world
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.pack import Pack
@@ -169,6 +170,7 @@ def _decisive(
         if packed is not None and packed.aggregates is not None:
             source["aggregate"] = packed.aggregates.how
     _refuse_order(task, str(source["order"]))
+    replicas = world() // (config.pipeline or 1)
     identity = task.identity() if hasattr(task, "identity") else {}
     return {
         "options": {k: v for k, v in config.decisive().items() if k not in _OF_MODEL and k != "device"},
@@ -176,6 +178,7 @@ def _decisive(
         "task": {"name": type(task).__name__, **identity},
         "source": source,
         "device": choose_device(config.device).type,
+        **({"replicas": replicas} if replicas > 1 else {}),  # their sums round in another order
     }
 
 

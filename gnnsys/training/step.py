@@ -90,7 +90,7 @@ class StepWork:
         self._ranks = ranks or Alone()
         self._first, self._last = self._ranks.stage == 0, self._ranks.stage == self._ranks.num_stages - 1
         self._outputs = keyed_outputs(task, config.precision)
-        self._runner = StageRunner(self, *self._ranks.wires())
+        self.runner = StageRunner(self, *self._ranks.wires())
         self._batches: Iterator[Batch] = iter(())
         self._sizes: Sequence[tuple[int, ...] | None] = ()
         self._live: dict[int, tuple[Batch, Tensor | None]] = {}
@@ -100,7 +100,7 @@ class StepWork:
     @property
     def seconds(self) -> Seconds:
         """Where the time went since the start."""
-        return self._runner.seconds
+        return self.runner.seconds
 
     @property
     def num_live(self) -> int:
@@ -114,12 +114,17 @@ class StepWork:
             batches: what `loader` delivers to this rank.
             num_micro: of the step, over all replicas.
         """
-        self._sums, self._step, self._batches = StepSums(), step, batches
         own = self._own(num_micro)
-        self._sizes = loader.upcoming_nodes(own) if self._ranks.num_stages > 1 else ()
+        sums = self.begin(loader, batches, own, step)
         if own:
-            self._runner.step(self._schedule(own).rows[self._ranks.stage])
+            self.runner.step(self._schedule(own).rows[self._ranks.stage])
         self._batches = iter(())
+        return sums
+
+    def begin(self, loader: Loader, batches: Iterator[Batch], own: int, step: int) -> StepSums:
+        """Make ready for `own` micro-batches of this replica; what is returned fills while they are performed."""
+        self._sums, self._step, self._batches = StepSums(), step, batches
+        self._sizes = loader.upcoming_nodes(own) if self._ranks.num_stages > 1 else ()
         return self._sums
 
     def rehearse(self, batch: Batch) -> None:

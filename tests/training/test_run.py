@@ -152,7 +152,7 @@ class StopAfter(threading.Event):
         return super().is_set()
 
 
-@pytest.mark.parametrize("looks", [0, 3, 8, 13])
+@pytest.mark.parametrize("looks", [0, 3, 5, 8])
 def test_a_stopped_run_goes_on_to_the_same_result(train: Train, packs: dict[str, gs.Pack], looks: int) -> None:
     options = {"source": packs["packed"], "micro_batches": 2, "checkpoint_steps": 2}
     with pytest.raises(InterruptedWorkError):
@@ -247,9 +247,9 @@ def test_a_second_writer_is_refused(train: Train, tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(train: Train, tmp_path: Path) -> None:
     with pytest.raises(InterruptedWorkError):
-        train(stop=StopAfter(20), checkpoint_steps=1)
+        train(stop=StopAfter(6), checkpoint_steps=1)
     newest = (tmp_path / "run" / "checkpoints" / "latest").read_text().strip()
-    (tmp_path / "run" / "checkpoints" / newest / "model.safetensors").write_bytes(b"")
+    (tmp_path / "run" / "checkpoints" / newest / "model.0.safetensors").write_bytes(b"")
     with pytest.warns(RuntimeWarning, match=f"passed over.*{newest}"):
         resumed = train(checkpoint_steps=1)
     assert lasting(resumed) == lasting(train("whole"))
