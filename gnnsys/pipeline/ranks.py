@@ -22,6 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 import gnnsys.errors
 from gnnsys.errors import ConfigError, GnnsysError, InterruptedWorkError
@@ -119,7 +121,9 @@ class Mesh:
         timeout = timedelta(seconds=timeout_s)
         self._device = device
         with heard("the other ranks"), _killable():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            store, rank, size = _meeting_place(timeout)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
             shape = (num_stages, self.num_replicas)
             mesh = init_device_mesh(device.type, shape, mesh_dim_names=("pp", "dp"))
             self.stage, self.replica = (int(place) for place in mesh.get_coordinate() or (0, 0))
@@ -262,6 +266,14 @@ def heard(who: str) -> Iterator[None]:
             f"rank {os.environ.get('RANK', '0')} lost {who} ({reason})",
             hint="Repeat the same command: it continues from the last checkpoint.",
         ) from error
+
+
+def _meeting_place(timeout: timedelta) -> tuple[Store, int, int]:
+    """Where ranks find each other, their number here and how many they are. After a restart torchrun (2.13) offers the
+    same store, with the addresses of the dead in it: every attempt gets a corner of its own."""
+    store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"attempt-{attempt}", store), rank, size
 
 
 @contextmanager

@@ -88,10 +88,11 @@ def layer_widths(model: nn.Module, columns: int, precision: str) -> list[Widths]
     isolated node."""
     layers = layers_of(model)
     assert layers is not None
-    device = next(model.parameters()).device
+    like = next(model.parameters())
+    device = like.device
     zero = torch.zeros(2, dtype=torch.int32, device=device)
     block = Block(indptr=zero, indices=zero[:0], degree=zero[:1])
-    h: Any = torch.zeros(1, columns, device=device)
+    h: Any = torch.zeros(1, columns, dtype=like.dtype, device=device)
     widths = [_widths(h)]
     training = model.training
     model.eval()

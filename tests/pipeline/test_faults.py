@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import gnnsys as gs
-from tests.pipeline.conftest import command, environment, run, torchrun, train
+from tests.pipeline.conftest import command, environment, torchrun, train
 
 pytestmark = pytest.mark.crash
 EPOCHS = ("--epochs", "30")
