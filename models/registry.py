@@ -14,14 +14,24 @@ from gnnsys.errors import ConfigError
 from gnnsys.keys import derive
 from gnnsys.models import user_file
 from gnnsys.models.gcn import Gcn
+from gnnsys.models.gcnii import Gcnii
 from gnnsys.models.gin import Gin
 from gnnsys.models.mlp import Mlp
 from gnnsys.models.randomness import random_from
+from gnnsys.models.resgcn import ResGcn
 from gnnsys.models.sage import Sage
 from gnnsys.models.sgc import Sgc
 from gnnsys.models.stack import Stack
 
-NAMES: dict[str, type[Stack]] = {"sage": Sage, "gcn": Gcn, "gin": Gin, "sgc": Sgc, "mlp": Mlp}
+NAMES: dict[str, type[Stack]] = {
+    "sage": Sage,
+    "gcn": Gcn,
+    "gin": Gin,
+    "sgc": Sgc,
+    "mlp": Mlp,
+    "gcnii": Gcnii,
+    "resgcn": ResGcn,
+}
 
 
 def build(
@@ -37,8 +47,8 @@ def build(
     """A new model, initialised from `seed` whatever was drawn before.
 
     Args:
-        name: `sage`, `gcn`, `gin`, `sgc`, `mlp`, or `path/to/file.py:ClassName`. The file is run: it must be the
-            user's own, never a path found in data.
+        name: a key of `NAMES`, or `path/to/file.py:ClassName`. The file is run: it must be the user's own, never a path
+            found in data.
         in_channels, hidden_channels, num_layers, out_channels, dropout: passed to the class by keyword.
         seed: of the parameters.
 

@@ -26,6 +26,8 @@ class Stack(nn.Module):
     """
 
     layer_type: type[nn.Module]
+    deep = False
+    """Layers have the hidden width inside; the first one maps the input to it, the last one maps it to the output."""
 
     def __init__(
         self, *, in_channels: int, hidden_channels: int, num_layers: int, out_channels: int, dropout: float = 0.0
@@ -33,10 +35,14 @@ class Stack(nn.Module):
         super().__init__()
         _check(in_channels, hidden_channels, num_layers, out_channels, dropout)
         widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]
-        self.layers = nn.ModuleList(
-            self.layer_type(widths[i], widths[i + 1], dropout=dropout, last=i == num_layers - 1)
-            for i in range(num_layers)
-        )
+        self.layers = nn.ModuleList()
+        for i in range(num_layers):
+            common = {"dropout": dropout, "last": i == num_layers - 1}
+            if self.deep:
+                layer = self.layer_type(widths[i], hidden_channels, widths[i + 1], number=i + 1, **common)
+            else:
+                layer = self.layer_type(widths[i], widths[i + 1], **common)
+            self.layers.append(layer)
 
     def reset_layer(self, number: int) -> None:
         """Draw the parameters of one layer anew from torch's generator."""

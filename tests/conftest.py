@@ -1,12 +1,13 @@
-"""Fixtures that several folders share: where real data sets are."""
+"""Fixtures that several folders share: where real data sets are, torch on one thread."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -27,3 +28,12 @@ def data_file() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on one thread: batches this small only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

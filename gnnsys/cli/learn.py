@@ -19,7 +19,7 @@ from gnnsys.cli.common import Json, Quiet, Stopped, StorePath, emit, parse_fanou
 from gnnsys.cli.launch import start_ranks
 from gnnsys.cli.ranks import is_rank, rank
 from gnnsys.errors import ConfigError, InterruptedWorkError
-from gnnsys.models.registry import build, identity
+from gnnsys.models.registry import NAMES, build, identity
 from gnnsys.training.folder import Resume
 from gnnsys.training.run import train_from_config
 from gnnsys.units import format_size
@@ -28,13 +28,16 @@ from gnnsys.units import format_size
 def train(
     source: Annotated[Path, typer.Argument(metavar="PACK|POOL|STORE", help="A Store is sampled while training.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    model: Annotated[str, typer.Option(help="sage | gcn | mlp | my_model.py:Net")] = "sage",
+    model: Annotated[
+        str, typer.Option(help="sage | gcn | gin | sgc | gcnii | resgcn | mlp | my_model.py:Net")
+    ] = "sage",
     layers: Annotated[int | None, typer.Option(help="Layers; one per hop when not given.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Width of hidden layers.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Share of values dropped.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="L2 penalty of Adam.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the seeds.")] = None,
+    eval_every: Annotated[int | None, typer.Option(help="Epochs between evaluations on valid.")] = None,
     patience: Annotated[int | None, typer.Option(help="Evaluations without gain before stopping; 0 = never.")] = None,
     metric: Annotated[str | None, typer.Option(help="acc | rocauc")] = None,
     fanouts: Annotated[str | None, typer.Option(help="Neighbours per hop of a Store, e.g. 10,5 or -1,-1.")] = None,
@@ -42,6 +45,13 @@ def train(
     micro_batches: Annotated[int | None, typer.Option(help="Batches whose gradients make one step.")] = None,
     pipeline: Annotated[int | None, typer.Option(help="Stages: processes that share the layers; same weights.")] = None,
     schedule: Annotated[str | None, typer.Option(help="1f1b | gpipe, of micro-batches through stages.")] = None,
+    chunks: Annotated[int | None, typer.Option(help="Train on the whole graph of a Store in so many parts.")] = None,
+    refresh: Annotated[int | None, typer.Option(help="Epochs between snapshots of what chunks read.")] = None,
+    compensation: Annotated[float | None, typer.Option(help="Factor of gradients between chunks.")] = None,
+    history: Annotated[str | None, typer.Option(help="exact | zero, what chunks read at first.")] = None,
+    shuffle_chunks: Annotated[bool | None, typer.Option(help="Another order of chunks in every epoch.")] = None,
+    guard_every: Annotated[int | None, typer.Option(help="Epochs between looks at the exact loss; 0 = never.")] = None,
+    recompute: Annotated[bool | None, typer.Option(help="Compute activations twice rather than keep them.")] = None,
     stall_timeout: Annotated[float | None, typer.Option(help="Seconds that a stage may keep others waiting.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory training may grow by; 4GiB when not given.")] = None,
     rows: Annotated[str | None, typer.Option(help="auto | packed | direct | mapped | memory")] = None,
@@ -68,6 +78,7 @@ def train(
         "lr": lr,
         "weight_decay": weight_decay,
         "epochs": epochs,
+        "eval_every": eval_every,
         "patience": patience,
         "metric": metric,
         "fanouts": tuple(parse_fanouts(fanouts)) if fanouts else None,
@@ -75,6 +86,13 @@ def train(
         "micro_batches": micro_batches,
         "pipeline": pipeline,
         "schedule": schedule,
+        "chunks": chunks,
+        "refresh": refresh,
+        "compensation": compensation,
+        "history": history,
+        "shuffle_chunks": shuffle_chunks,
+        "guard_every": guard_every,
+        "recompute": recompute,
         "stall_timeout": stall_timeout,
         "memory": memory,
         "rows": rows,

@@ -1,7 +1,7 @@
 """Checkpoints of a run: folders of safetensors and JSON that are complete or not there at all.
 
     checkpoints/ckpt-000123/     model.<stage>.safetensors  optimizer.<stage>.safetensors  [task.0.safetensors]
-                                 state.json
+                                 [history-<layer>-<set>.<stage>.safetensors]  state.json
                                  manifest.json      format `gnnsys-ckpt`: digest and size of each file
     checkpoints/latest           name of the newest one
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Checkpoint:
 
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
-    """`model`, `optimizer` and, when the task has state, `task`."""
+    """`model`, `optimizer`, `task` when it has state, and with chunks of a whole graph `history-<layer>-<set>`."""
     state: Mapping[str, Any]
     """JSON values: position, sums, hyper-parameters, best epoch."""
 
@@ -99,8 +99,11 @@ class Checkpoints:
         atomic_write(self._folder / "latest", checkpoint.name.encode() + b"\n")
         self._prune(keep={checkpoint.name, self._newest, best}, step=checkpoint.step)
 
-    def load(self, name: str) -> Checkpoint:
+    def load(self, name: str, keep: Callable[[str], bool] = lambda _group: True) -> Checkpoint:
         """The checkpoint `name`, every byte verified.
+
+        Args:
+            keep: which groups of tensors are wanted; others are verified and dropped, one file at a time.
 
         Raises:
             CorruptStoreError: incomplete, changed, or of another configuration.
@@ -110,22 +113,26 @@ class Checkpoints:
         if manifest.inputs.get("config") != self._run_digest:
             raise CorruptStoreError("GS-STORE-008", f"{folder}: belongs to another configuration than the run")
         tensors: dict[str, dict[str, Tensor]] = {}
+        groups = set()
         state = None
         for entry in manifest.files:  # one by one: bytes and tensors of all at once would be twice the memory
             data = _read_verified(folder, entry)
-            if entry.path.endswith(".safetensors"):
-                tensors.setdefault(entry.path.split(".")[0], {}).update(decode(data, folder / entry.path))
+            group, _, kind = entry.path.partition(".")
+            if kind.endswith("safetensors"):
+                groups.add(group)
+                if keep(group):
+                    tensors.setdefault(group, {}).update(decode(data, folder / entry.path))
             elif entry.path == "state.json":
                 state = json.loads(data)
             del data
-        if not {"model", "optimizer"} <= tensors.keys() or state is None:
+        if not {"model", "optimizer"} <= groups or state is None:
             raise CorruptStoreError("GS-STORE-008", f"{folder}: a checkpoint has a model, an optimizer and a state")
         found = Checkpoint(step=int(manifest.counts["step"]), tensors=tensors, state=state)
         if found.name != name:
             raise CorruptStoreError("GS-STORE-008", f"{folder}: holds {found.name}")
         return found
 
-    def load_latest(self) -> tuple[Checkpoint | None, list[str]]:
+    def load_latest(self, keep: Callable[[str], bool] = lambda _group: True) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that verifies, None when there is none; and what was wrong with newer ones.
 
         What `latest` names comes first; a damaged one is passed over for the next older.
@@ -133,7 +140,7 @@ class Checkpoints:
         problems: list[str] = []
         for name in self.candidates():
             try:
-                found = self.load(name)
+                found = self.load(name, keep)
             except GnnsysError as error:
                 problems.append(error.message)
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,10 +15,13 @@ from gnnsys.pipeline.ranks import world
 from gnnsys.storage.manifest import canonical_json
 from gnnsys.units import parse_size
 
-_EXECUTION = ("pipeline", "schedule", "stall_timeout", "workers", "threads", "prefetch")
+_EXECUTION = ("pipeline", "schedule", "recompute", "stall_timeout", "workers", "threads", "prefetch")
 NOT_DECISIVE = ("memory", "checkpoint_steps", "rows", *_EXECUTION)
 """Options that may differ between two runs with equal weights. `threads` may change the last bits of a sum, so
 resuming with another number warns."""
+
+OF_CHUNKS = ("chunks", "refresh", "compensation", "history", "shuffle_chunks", "guard_every")
+"""Options of training on the whole graph; without `chunks` there is nothing that they could mean."""
 
 
 class TrainConfig(BaseModel):
@@ -49,8 +52,24 @@ class TrainConfig(BaseModel):
     pipeline: Annotated[int, Field(ge=1)] | None = None
     """Stages, each a process with some of the layers; weights are the same for any number. When it is given, `threads`
     is 1 unless given too, so that they are the same whatever the cores."""
-    schedule: Literal["1f1b", "gpipe"] = "1f1b"
-    """Of the micro-batches through the stages: `1f1b` holds fewer at once, weights are the same."""
+    schedule: Literal["1f1b", "gpipe", "fill-drain"] = "1f1b"
+    """Of the micro-batches through the stages: `1f1b` holds fewer at once, weights are the same. Chunks of a whole
+    graph always go `fill-drain`."""
+    recompute: bool = False
+    """Keep only what a stage receives, and what its neighbours sum up to on a whole graph, until the backward pass, and
+    compute the rest twice: less memory, the same weights."""
+    chunks: Annotated[int, Field(ge=1)] | None = None
+    """Train on the whole graph of a Store, one step an epoch, in so many parts; 1 is exact."""
+    refresh: Annotated[int, Field(ge=1)] = 20
+    """Epochs between snapshots of the rows that chunks read of each other."""
+    compensation: Annotated[float, Field(ge=0)] = 2.0
+    """Factor of gradients between chunks, for those dropped along stale rows."""
+    history: Literal["exact", "zero"] = "exact"
+    """What chunks read of each other in the first epoch: rows under the first weights, or zeros."""
+    shuffle_chunks: bool = True
+    """Another order of chunks in every epoch."""
+    guard_every: Annotated[int, Field(ge=0)] = 20
+    """Epochs between comparisons of the loss with the exact one; training stops when they are far apart. 0 = never."""
     stall_timeout: Annotated[float, Field(gt=0)] = 300.0
     """Seconds that one stage may keep the others waiting within a step before they give up."""
     memory: Annotated[int, Field(ge=1)] = DEFAULT_MEMORY
@@ -77,7 +96,8 @@ class TrainConfig(BaseModel):
 
     def decisive(self) -> dict[str, Any]:
         """The options that decide the weights, as JSON values."""
-        return {k: v for k, v in self.model_dump(mode="json").items() if k not in NOT_DECISIVE}
+        without = NOT_DECISIVE if self.chunks else (*NOT_DECISIVE, *OF_CHUNKS)
+        return {k: v for k, v in self.model_dump(mode="json").items() if k not in without}
 
 
 def parse_config(values: Mapping[str, Any]) -> TrainConfig:
@@ -93,11 +113,21 @@ def parse_config(values: Mapping[str, Any]) -> TrainConfig:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
             raise ConfigError("GS-CFG-002", f"unknown training option {key!r}", hint=hint)
+    if "chunks" not in given:
+        _refuse_given(given, OF_CHUNKS, "needs chunks: it is for training on the whole graph")
+    elif given.get("schedule", "fill-drain") != "fill-drain":
+        _refuse_given(given, ["schedule"], "must be fill-drain for chunks: they go backwards in reverse")
     several = "pipeline" in given or world() > 1
     try:
         return TrainConfig(**({"threads": 1} if several else {}) | given)
     except ValidationError as error:
         raise ConfigError("GS-CFG-501", "; ".join(_sentence(e) for e in error.errors())) from None
+
+
+def _refuse_given(given: Mapping[str, Any], options: Sequence[str], why: str) -> None:
+    for key in options:
+        if key in given:
+            raise ConfigError("GS-CFG-831", f"the option {key!r} {why}")
 
 
 def config_digest(decisive: Mapping[str, Any]) -> str:

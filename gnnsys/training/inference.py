@@ -58,7 +58,7 @@ def infer(
         rows: table backend of the features: `mapped`, `direct` or `memory`.
 
     Returns:
-        `how` is `layer-wise` when the model offers layers that take and give one tensor; else `full-neighbour` when
+        `how` is `layer-wise` when the model offers layers that take and give tensors; else `full-neighbour` when
         the whole neighbourhood of a batch fits, if need be of a single node; else `sampled`. The first two are exact
         and differ by rounding. Outputs are a read-only map when `nodes` ascends without repeats.
 

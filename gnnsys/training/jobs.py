@@ -23,7 +23,9 @@ from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.store import Store
+from gnnsys.training.chunk_feed import ChunkFeed
 from gnnsys.training.config import TrainConfig
+from gnnsys.training.feed import Feed
 from gnnsys.training.session import Job, choose_device
 from gnnsys.training.splits import check_splits
 from gnnsys.training.stages import Part
@@ -101,10 +103,16 @@ def fitted(config: TrainConfig, opened: Opened, loader: Loader | None = None) ->
     """`config` with layers, fanouts and batch size filled in from what will be read.
 
     Raises:
-        ConfigError: the pool was sampled with others, or a Store needs fanouts.
+        ConfigError: the pool was sampled with others, or a Store needs fanouts or chunks.
     """
     if isinstance(opened, Store):
         return _fitted_to_store(config, loader)
+    if config.chunks is not None:
+        raise ConfigError(
+            "GS-CFG-832",
+            f"chunks are of a whole graph, {opened.path} holds sampled batches",
+            hint="Give the Store that it was made from.",
+        )
     pool = opened.pool if isinstance(opened, Pack) else opened
     hops = len(pool.fanouts)
     layers = config.layers or hops
@@ -130,6 +138,8 @@ def fitted(config: TrainConfig, opened: Opened, loader: Loader | None = None) ->
 
 
 def _fitted_to_store(config: TrainConfig, loader: Loader | None) -> TrainConfig:
+    if config.chunks is not None:
+        return _fitted_to_chunks(config, loader)
     fanouts = config.fanouts
     if loader is not None and fanouts is None:
         fanouts = tuple(loader.fanouts)
@@ -137,7 +147,9 @@ def _fitted_to_store(config: TrainConfig, loader: Loader | None) -> TrainConfig:
         fanouts = (0,) * (config.layers or 2)
     if fanouts is None:
         raise ConfigError(
-            "GS-CFG-509", "a Store is sampled while training: fanouts are missing", hint="E.g. --fanouts 10,5."
+            "GS-CFG-509",
+            "a Store is sampled while training: fanouts are missing",
+            hint="E.g. --fanouts 10,5; or train on the whole graph with --chunks 1.",
         )
     layers = config.layers or len(fanouts)
     if config.model in NAMES and layers != len(fanouts):
@@ -146,6 +158,19 @@ def _fitted_to_store(config: TrainConfig, loader: Loader | None) -> TrainConfig:
         )
     batch_size = config.batch_size or 1024
     return config.model_copy(update={"layers": layers, "fanouts": fanouts, "batch_size": batch_size})
+
+
+def _fitted_to_chunks(config: TrainConfig, loader: Loader | None) -> TrainConfig:
+    """A chunk is a micro-batch, an epoch is a step."""
+    if loader is not None:
+        raise ConfigError("GS-CFG-832", "a Loader gives sampled batches, chunks are of a whole graph: give the Store")
+    meaningless = [name for name in ("fanouts", "batch_size") if getattr(config, name) is not None]
+    if meaningless or config.micro_batches > 1:
+        named = ", ".join([*meaningless, *(["micro_batches"] if config.micro_batches > 1 else [])])
+        raise ConfigError("GS-CFG-832", f"chunks take all neighbours of all nodes in one step: {named} mean nothing")
+    layers = config.layers or 2
+    steps = {"micro_batches": config.chunks, "schedule": "fill-drain"}
+    return config.model_copy(update={"layers": layers, "fanouts": (-1,) * layers, **steps})
 
 
 def shapes_digest(model: nn.Module) -> str:
@@ -212,8 +237,11 @@ def _store_if_there(opened: Pack | Pool, store: Any) -> Store | None:
 
 def _loader_maker(
     opened: Opened, graph: Store | None, task: Task, config: TrainConfig
-) -> Callable[[torch.device, Part], Loader]:
-    def make(device: torch.device, part: Part) -> Loader:
+) -> Callable[[torch.device, Part], Feed]:
+    def make(device: torch.device, part: Part) -> Feed:
+        if config.chunks is not None:
+            assert graph is not None
+            return ChunkFeed(graph, task, config, device, part)
         _refuse_rows_beyond(config, opened, graph)
         common: dict[str, Any] = {"rows": config.rows, "seed": config.seed, "device": device, "prefetch": 1}
         common |= part.options()

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def layerwise(
     """Outputs of `model` for `nodes`, every layer over all in-neighbours.
 
     Args:
-        model: offers `layers`, each with one tensor in and out; runs where its parameters are, in eval mode, and is
+        model: offers `layers`, the last of which gives one tensor; runs where its parameters are, in eval mode, and is
             put back as it was.
         nodes: (n,) integer node ids, any order, repeats allowed.
         budget: what is left of it may be taken.
@@ -69,7 +70,7 @@ def layerwise(
         (n, out_channels) float32. When `nodes` ascends without repeats it is a read-only map and takes no memory.
 
     Raises:
-        ConfigError: the model offers no layers, or a layer gives something else than a 2-D tensor.
+        ConfigError: the model offers no layers, or a layer gives something else than 2-D tensors.
         MemoryBudgetError: one destination with its neighbours does not fit.
     """
     layers = layers_of(model)
@@ -81,12 +82,17 @@ def layerwise(
     with evaluating(model), scratch_folder(scratch) as folder, closing(_features(store, rows, budget)) as features:
         run = _Run(store.graph, budget, device_of(model))
         needed = _needed_nodes(run, layers, np.unique(nodes))
-        source = _Source(features, None)
+        source = _Source(features, None, (features.columns,))
         for number, (layer, targets) in enumerate(zip(layers, needed, strict=True)):
-            out = OutputFile(folder / f"layer-{number}.bin", targets, _width(layer, source, run))
+            widths = _widths(layer, source, run)
+            if number == len(layers) - 1 and len(widths) > 1:
+                raise ConfigError(
+                    NOT_ONE_TENSOR, f"the last layer, {type(layer).__name__}, gives {len(widths)} tensors"
+                )
+            out = OutputFile(folder / f"layer-{number}.bin", targets, sum(widths))
             for done in run.layer(layer, source, out):
                 progress("infer", number + done, len(layers))
-            source = _Source(out.table, targets)
+            source = _Source(out.table, targets, widths)
         return out.rows_for(nodes, budget)
 
 
@@ -130,26 +136,33 @@ def _only_aggregates(layer: nn.Module) -> bool:
     return bool(getattr(layer, "only_aggregates", False))
 
 
-def _width(layer: nn.Module, source: _Source, run: _Run) -> int:
-    """Columns of the layer's output, found by asking for one isolated node."""
+def _widths(layer: nn.Module, source: _Source, run: _Run) -> tuple[int, ...]:
+    """Columns of every tensor that the layer gives, found by asking for one isolated node."""
     zero = torch.zeros(2, dtype=torch.int32, device=run.device)
     block = Block(indptr=zero, indices=zero[:0], degree=zero[:1])
-    out = layer(torch.zeros(1, source.table.columns, device=run.device), block)
-    if not isinstance(out, Tensor) or out.ndim != 2:
+    out = layer(source.split(torch.zeros(1, source.table.columns, device=run.device)), block)
+    tensors = out if isinstance(out, tuple) else (out,)
+    if not all(isinstance(tensor, Tensor) and tensor.ndim == 2 for tensor in tensors):
         raise ConfigError(
             NOT_ONE_TENSOR,
-            f"layer {type(layer).__name__} gives a {type(out).__name__}; layer-wise inference needs one 2-D tensor",
+            f"layer {type(layer).__name__} gives a {type(out).__name__}; layer-wise inference needs 2-D tensors",
             hint="infer() falls back to batches for such models.",
         )
-    return int(out.shape[1])
+    return tuple(int(tensor.shape[1]) for tensor in tensors)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Rows that a layer reads. Row i belongs to node `ids[i]` (ascending), or to node i when `ids` is None."""
+    """Rows that a layer reads. Row i belongs to node `ids[i]` (ascending), or to node i when `ids` is None; the tensors
+    of a layer that gives several lie side by side."""
 
     table: Table
     ids: np.ndarray | None
+    widths: tuple[int, ...]
+
+    def split(self, rows: Tensor) -> Any:
+        """Rows as the layer takes them."""
+        return rows if len(self.widths) == 1 else rows.split(self.widths, dim=1)
 
     def read(self, nodes: np.ndarray) -> Tensor:
         """(n, F) float32 rows of `nodes` (n,) int64."""
@@ -246,8 +259,7 @@ class _Run:
         block = Block(
             indptr=torch.from_numpy(drawn.indptr), indices=torch.from_numpy(indices), degree=torch.from_numpy(degree)
         )
-        out: Tensor = layer(source.read(ids).to(self.device), block.to(self.device))
-        return out
+        return _side_by_side(layer(source.split(source.read(ids).to(self.device)), block.to(self.device)))
 
     def _stream(self, layer: nn.Module, source: _Source, cost: _Cost, node: int) -> Tensor:
         """Output for one destination that has more neighbours than fit at once."""
@@ -266,8 +278,7 @@ class _Run:
             num_edges=end - begin,
             pieces=lambda: (piece(start) for start in range(begin, end, piece_edges)),
         )
-        out: Tensor = layer(source.read(np.array([node])).to(self.device), block)
-        return out
+        return _side_by_side(layer(source.split(source.read(np.array([node])).to(self.device)), block))
 
     def _piece(self, source: _Source, node: int, sources: np.ndarray) -> tuple[Block, Tensor]:
         """The block of some in-edges of `node`, and its rows."""
@@ -279,6 +290,10 @@ class _Run:
             degree=torch.from_numpy((self.graph.indptr[ids + 1] - self.graph.indptr[ids]).astype(np.int32)),
         )
         return block.to(self.device), source.read(ids).to(self.device)
+
+
+def _side_by_side(out: Any) -> Tensor:
+    return torch.cat(out, dim=1) if isinstance(out, tuple) else out
 
 
 def _ascending(drawn: PoolBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from gnnsys.budget import GrowthMeter, give_back_freed_blocks
 from gnnsys.errors import ConfigError, InterruptedWorkError
-from gnnsys.loading.loader import Loader
 from gnnsys.models.fold import layers_of, refuse_folded
 from gnnsys.pipeline.ranks import Ranks, local_device, world
 from gnnsys.progress import Progress, silent
@@ -31,9 +30,12 @@ from gnnsys.storage.hint import write_hint
 from gnnsys.storage.lock import WriterLock
 from gnnsys.storage.store import Store
 from gnnsys.training.checkpoint import Checkpoints
+from gnnsys.training.chunk_feed import ChunkFeed
+from gnnsys.training.chunk_work import ChunkWork
 from gnnsys.training.config import TrainConfig, config_digest
 from gnnsys.training.evaluate import Evaluation, EvaluationPlan, evaluate
 from gnnsys.training.events import EventLog, Events, NoEvents
+from gnnsys.training.feed import Feed
 from gnnsys.training.folder import (
     BEST,
     FINAL,
@@ -47,7 +49,7 @@ from gnnsys.training.folder import (
 )
 from gnnsys.training.memory import trim
 from gnnsys.training.shares import share_memory
-from gnnsys.training.stages import Part, open_share
+from gnnsys.training.stages import Part, Share, layer_widths, open_share
 from gnnsys.training.state import TrainState
 from gnnsys.training.step import StepWork
 from gnnsys.training.tasks import Task
@@ -70,7 +72,7 @@ class Job:
     hints: Mapping[str, Any]
     """Paths, kept for `Run.evaluate`."""
     make_model: Callable[[], nn.Module]
-    make_loader: Callable[[torch.device, Part], Loader]
+    make_loader: Callable[[torch.device, Part], Feed]
     own_loader: bool = True
     """The loader is made here: its read-ahead may be chosen, and it is closed at the end."""
     model: nn.Module | None = field(default=None, init=False)
@@ -198,7 +200,7 @@ class _Session:
         with closing(loader) if job.own_loader else nullcontext():
             if loader.aggregate is not None:
                 refuse_folded(model, loader.aggregate)
-            work = StepWork(share.model, job.task, config, self._device, ranks, share.arriving)
+            work = self._work(share)
             self._budget = share_memory(work, loader, config, self._device, ranks, resize=job.own_loader)
             ranks.first(self._begin)
             with _ending(self._events):
@@ -207,6 +209,14 @@ class _Session:
                 ranks_did = self._told_by_ranks(work)
                 result: dict[str, Any] = ranks.first(lambda: self._finish(state, resumed_from, ranks_did))
         return result
+
+    def _work(self, share: Share) -> StepWork:
+        common = (share.model, self._job.task, self._config, self._device, self._ranks)
+        feed = share.loader
+        if not isinstance(feed, ChunkFeed):
+            return StepWork(*common, share.arriving)
+        widths = layer_widths(self._model, feed.opened.table_columns(), self._config.precision)
+        return ChunkWork(*common, widths[share.bounds[self._ranks.stage]], feed)
 
     def _begin(self) -> None:
         """The folder holds this run from now on."""
@@ -218,7 +228,7 @@ class _Session:
             write_hint(self._out, job.store.path, job.store.id)
         self._events = EventLog(self._out / "events.jsonl", self._out.name)
 
-    def _train(self, work: StepWork, loader: Loader) -> tuple[TrainState, str | None]:
+    def _train(self, work: StepWork, loader: Feed) -> tuple[TrainState, str | None]:
         """From the newest checkpoint, whose name is returned too, to the end."""
         trainer = self._trainer(work, loader)
         resumed_from = self._restore(trainer)
@@ -234,7 +244,7 @@ class _Session:
         )
         return trainer.fit(), resumed_from
 
-    def _trainer(self, work: StepWork, loader: Loader) -> Trainer:
+    def _trainer(self, work: StepWork, loader: Feed) -> Trainer:
         return Trainer(
             work,
             loader,
@@ -275,11 +285,11 @@ class _Session:
         name = self._ranks.first(self._newest)
         if not name:
             return None
-        trainer.restore(self._checkpoints.load(name), self._out / "checkpoints" / name)
+        trainer.restore(self._checkpoints.load(name, trainer.wants), self._out / "checkpoints" / name)
         return str(name)
 
     def _newest(self) -> str | None:
-        found, problems = self._checkpoints.load_latest()
+        found, problems = self._checkpoints.load_latest(lambda _group: False)
         for problem in problems:
             self._warn("GS-STORE-008", f"a checkpoint was passed over: {problem}")
         if found is None:
@@ -330,7 +340,7 @@ class _Session:
         final_digest = weights_digest(model)
         files = {
             FINAL: self._write(FINAL, model.state_dict()),
-            BEST: self._write(BEST, self._checkpoints.load(state.best_checkpoint).tensors["model"]),
+            BEST: self._write(BEST, self._best_weights(state.best_checkpoint)),
         }
         model.zero_grad(set_to_none=True)
         read_weights(model, self._out / BEST, files[BEST])
@@ -361,6 +371,9 @@ class _Session:
             result["pipeline"] = {"schedule": self._config.schedule, "bounds": self._bounds, "ranks": ranks_did}
         write_json(self._out / RESULT, result)
         return result
+
+    def _best_weights(self, checkpoint: str) -> Mapping[str, Tensor]:
+        return self._checkpoints.load(checkpoint, lambda group: group == "model").tensors["model"]
 
     def _write(self, name: str, weights: Mapping[str, Tensor]) -> str:
         """Write a file of weights; returns its digest."""

@@ -9,10 +9,10 @@ import torch
 
 from gnnsys.budget import Budget
 from gnnsys.errors import MemoryBudgetError
-from gnnsys.loading.loader import Loader
 from gnnsys.pipeline.ranks import Ranks
 from gnnsys.storage.store import Store
 from gnnsys.training.config import TrainConfig
+from gnnsys.training.feed import Feed
 from gnnsys.training.memory import (
     EVALUATION_BYTES,
     OVERHEAD_BYTES,
@@ -26,7 +26,7 @@ from gnnsys.units import format_size
 
 
 def share_memory(
-    work: StepWork, loader: Loader, config: TrainConfig, device: torch.device, ranks: Ranks, *, resize: bool
+    work: StepWork, loader: Feed, config: TrainConfig, device: torch.device, ranks: Ranks, *, resize: bool
 ) -> Budget:
     """Reserve the shares, measuring a step on the largest batch; returns the budget as it is between two epochs.
 
@@ -38,9 +38,10 @@ def share_memory(
     Raises:
         MemoryBudgetError: they do not fit into `config.memory`, with every share and the smallest memory that works.
     """
-    shares = {"model and optimizer": state_bytes(work.model), "small things": OVERHEAD_BYTES}
+    shares = {"model and optimizer": state_bytes(work.model), "small things": OVERHEAD_BYTES, **work.held}
     shares["loader"] = loader.memory_bytes(1, 1) if resize else loader.memory_bytes()
     _room(config.memory, shares, ranks)
+    work.allocate()
     largest = loader.largest_batch().to(device)
     step = work.num_live * step_growth(work, largest) + (work.num_live - 1) * loader.max_batch_bytes()
     del largest
@@ -82,7 +83,7 @@ def _refuse_over(total: int, everyone: Sequence[Mapping[str, int]]) -> None:
         raise error
 
 
-def _set_read_ahead(loader: Loader, left: int, config: TrainConfig) -> None:
+def _set_read_ahead(loader: Feed, left: int, config: TrainConfig) -> None:
     """Let the loader read as far ahead, with as many threads, as `left` bytes allow: prefetch shrinks first."""
     workers = config.workers or 2
     for prefetch in range(config.prefetch or max(2, workers), 0, -1):
@@ -93,7 +94,7 @@ def _set_read_ahead(loader: Loader, left: int, config: TrainConfig) -> None:
     raise AssertionError("the caller made sure that one batch fits")
 
 
-def _idle_bytes(loader: Loader) -> int:
+def _idle_bytes(loader: Feed) -> int:
     """What the loader keeps between two epochs, when it has no batches and no threads: its cached rows."""
     worker = loader.memory_bytes(2, 2) - loader.memory_bytes(2, 1)
     return loader.memory_bytes(1, 1) - worker - 2 * loader.max_batch_bytes()

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from gnnsys.batch import Batch, Block
 from gnnsys.errors import ConfigError
-from gnnsys.loading.loader import Loader
 from gnnsys.models.fold import layers_of
 from gnnsys.pipeline.balance import balance
 from gnnsys.pipeline.ranks import Ranks
+from gnnsys.training.feed import Feed
 
 Widths = tuple[tuple[int, torch.dtype], ...]
 """Columns and dtype of every tensor that a layer reads."""
@@ -144,7 +144,7 @@ class Share:
 
     model: nn.Module
     """The whole model, or its stage of it."""
-    loader: Loader
+    loader: Feed
     bounds: list[int]
     """Layers of all stages."""
     arriving: Widths = ()
@@ -152,7 +152,7 @@ class Share:
 
 
 def open_share(
-    model: nn.Module, make_loader: Callable[[Part], Loader], ranks: Ranks, num_layers: int, precision: str
+    model: nn.Module, make_loader: Callable[[Part], Feed], ranks: Ranks, num_layers: int, precision: str
 ) -> Share:
     """Cut `model` and open the loader of this rank's stage.
 
@@ -163,7 +163,7 @@ def open_share(
     if ranks.num_stages == 1:
         return Share(model=model, loader=make_loader(of_replica()), bounds=[0, num_layers])
     check_cuttable(model)
-    mine: list[Loader] = []
+    mine: list[Feed] = []
 
     def plan() -> dict[str, Any]:
         loader = make_loader(of_replica(with_y=False))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gnnsys.batch import Batch
 from gnnsys.keys import derive
-from gnnsys.loading.loader import Loader
 from gnnsys.models.fold import fold
 from gnnsys.models.randomness import random_from
 from gnnsys.pipeline.channel import Spec
@@ -25,6 +25,7 @@ from gnnsys.pipeline.ranks import Alone, Ranks
 from gnnsys.pipeline.runner import Seconds, StageRunner
 from gnnsys.pipeline.schedule import make_schedule
 from gnnsys.training.config import TrainConfig
+from gnnsys.training.feed import Feed
 from gnnsys.training.stages import Widths, as_tensors
 from gnnsys.training.tasks import Task
 
@@ -103,11 +104,26 @@ class StepWork:
         return self.runner.seconds
 
     @property
+    def held(self) -> Mapping[str, int]:
+        """Bytes that it holds all the time beside model and optimizer, by what for; from `allocate` on."""
+        return {}
+
+    def allocate(self) -> None:
+        """Take what `held` promised."""
+
+    def lasting(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """Tensors beside the weights that the next step starts from, as groups of a checkpoint."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Start from what `lasting` gave, on all ranks."""
+
+    @property
     def num_live(self) -> int:
         """Micro-batches whose activations are held at once, at most."""
         return self._schedule(self._own(self._config.micro_batches)).num_live(self._ranks.stage)
 
-    def run(self, loader: Loader, batches: Iterator[Batch], num_micro: int, step: int) -> StepSums:
+    def run(self, loader: Feed, batches: Iterator[Batch], num_micro: int, step: int) -> StepSums:
         """Forward and backward of the next micro-batches.
 
         Args:
@@ -121,7 +137,7 @@ class StepWork:
         self._batches = iter(())
         return sums
 
-    def begin(self, loader: Loader, batches: Iterator[Batch], own: int, step: int) -> StepSums:
+    def begin(self, loader: Feed, batches: Iterator[Batch], own: int, step: int) -> StepSums:
         """Make ready for `own` micro-batches of this replica; what is returned fills while they are performed."""
         self._sums, self._step, self._batches = StepSums(), step, batches
         self._sizes = loader.upcoming_nodes(own) if self._ranks.num_stages > 1 else ()
@@ -139,6 +155,8 @@ class StepWork:
         self._live.clear()
 
     def arriving(self, micro: int) -> Sequence[Spec] | None:
+        if self._first:
+            return ()
         if micro in self._live:
             rows: int = self._live[micro][0].blocks[0].num_src
         else:
@@ -160,12 +178,10 @@ class StepWork:
         batch = self._live[micro][0]
         key = (self._config.seed, self._step, self._ranks.replica + micro * self._ranks.num_replicas)
         with random_from(derive(*key), self._device):
-            part = batch if self._first and self._last else self._part(batch, inputs)
+            out = self._through_layers(micro, inputs, key)
             if not self._last:
-                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bf16"):
-                    return as_tensors(fold(self.model, part, key=key))
-            out = self._outputs(self.model, part, key)
-            loss, count = self.task.loss(out, part)
+                return as_tensors(out)
+            loss, count = self.task.loss(out, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             self._sums.note(f"the loss is {value}", batch)
@@ -182,11 +198,29 @@ class StepWork:
         if hasattr(self.task, "after_step"):
             self.task.after_step(out, batch)
 
-    def _part(self, batch: Batch, inputs: tuple[Tensor, ...]) -> Batch:
+    def _through_layers(self, micro: int, inputs: tuple[Tensor, ...], key: tuple[int, ...]) -> Any:
+        """What the layers give for a micro-batch, and on the last stage the task makes of it."""
+
+        def run(*arrived: Tensor) -> Any:
+            part = self._part(micro, arrived)
+            if self._last:
+                return self._outputs(self.model, part, key)
+            with self._autocast():
+                return fold(self.model, part, key=key)
+
+        return checkpoint(run, *inputs, use_reentrant=False) if self._config.recompute else run(*inputs)
+
+    def _part(self, micro: int, inputs: tuple[Tensor, ...]) -> Batch:
         """The batch as the layers of this stage see it: their blocks, and what arrived for rows."""
+        batch = self._live[micro][0]
+        if self._first and self._last:
+            return batch
         num_layers = len(list(self.model.layers.children()))  # type: ignore[union-attr]
         arrived: Any = inputs[0] if len(inputs) == 1 else inputs
         return replace(batch, x=batch.x if self._first else arrived, blocks=batch.blocks[:num_layers])
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bf16")
 
     def _own(self, num_micro: int) -> int:
         """How many of a step's micro-batches are this replica's."""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,10 @@ from gnnsys.storage.files import atomic_write
 from gnnsys.training.checkpoint import Checkpoint, Checkpoints
 from gnnsys.training.config import TrainConfig
 from gnnsys.training.events import Events
+from gnnsys.training.feed import Feed
 from gnnsys.training.state import EpochRecord, TrainState
 from gnnsys.training.step import StepSums, StepWork
 from gnnsys.training.tensors import assign_weights, join_optimizer, merge_optimizers, split_optimizer
-
-if TYPE_CHECKING:
-    from gnnsys.loading.loader import Loader
 
 CHECKPOINT_EVERY_S = 300.0
 _LOG_EVERY_STEPS = 50
@@ -48,7 +46,7 @@ class Trainer:
     def __init__(
         self,
         work: StepWork,
-        loader: Loader,
+        loader: Feed,
         config: TrainConfig,
         *,
         folder: Path,
@@ -82,6 +80,10 @@ class Trainer:
             self._end_epoch()
         return self.state
 
+    def wants(self, group: str) -> bool:
+        """Whether `restore` needs that group of a checkpoint's tensors."""
+        return group in ("model", "optimizer", "task") or group in self._work.lasting()
+
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go back to where `checkpoint` was written.
 
@@ -92,6 +94,7 @@ class Trainer:
         values = checkpoint.state
         tensors = checkpoint.tensors["optimizer"]
         self.optimizer.load_state_dict(join_optimizer(tensors, values["optimizer"], self._names()))
+        self._work.restore(checkpoint.tensors)
         self.state = TrainState.from_json(values["train"])
         if hasattr(self.task, "load_state_dict"):
             self.task.load_state_dict({**checkpoint.tensors.get("task", {}), **values["task"]})
@@ -184,8 +187,9 @@ class Trainer:
         state.end_epoch(record)
         self._note_best(epoch)
         self._events.write("epoch", epoch=epoch, loss=record.loss, metrics=self._metrics(record), **rates)
-        self.checkpoint()
         self._stopping = bool(self._ranks.sum([self._stop.is_set()])[0])
+        if due or self._saving or self._stopping or self.config.chunks is None:
+            self.checkpoint()
         self._raise_when_stopped()
 
     def _metrics(self, record: EpochRecord) -> dict[str, dict[str, float]]:
@@ -215,6 +219,7 @@ class Trainer:
         task_tensors, task_values = _task_state(self.task)
         if task_tensors:
             parts["task"] = task_tensors
+        parts |= self._work.lasting()
         state = {
             "train": self.state.to_json(),
             "optimizer": merge_optimizers(self._ranks.gather(rest)),
@@ -277,8 +282,8 @@ class Trainer:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam over all parameters."""
-    return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    """Adam over all parameters; a stage may have none."""
+    return torch.optim.Adam([{"params": list(model.parameters())}], lr=config.lr, weight_decay=config.weight_decay)
 
 
 def _task_state(task: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from gnnsys.batch import Block
+from gnnsys.models.deep import ALPHA, LAMBDA, GcniiLayer
 from gnnsys.models.layers import GcnLayer, SageLayer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from torch_geometric.nn import GCNConv, SAGEConv
+    from torch_geometric.nn import GCN2Conv, GCNConv, SAGEConv
 
 WIDTH = 6
 
@@ -46,3 +47,15 @@ def test_our_gcn_layer_is_pygs_with_the_same_weights() -> None:
     theirs.lin.weight.data.copy_(ours.lin.weight)
     theirs.bias.data.copy_(ours.lin.bias)
     torch.testing.assert_close(ours(h, block), theirs(h, edge_index), atol=1e-6, rtol=1e-5)
+
+
+def test_our_gcnii_layer_is_pygs_with_the_same_weights() -> None:
+    torch.manual_seed(0)
+    block, edge_index = symmetric_block()
+    h, initial = torch.randn(2, 30, WIDTH)
+    ours = GcniiLayer(WIDTH, WIDTH, WIDTH, number=3, dropout=0.0, last=False)
+    theirs = GCN2Conv(WIDTH, ALPHA, LAMBDA, layer=3)
+    theirs.weight1.data.copy_(ours.weight)
+    found, carried = ours((h, initial), block)
+    torch.testing.assert_close(found, theirs(h, initial, edge_index).relu(), atol=1e-6, rtol=1e-5)
+    assert torch.equal(carried, initial)

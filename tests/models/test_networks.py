@@ -12,10 +12,12 @@ from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError
 from gnnsys.models.fold import fold
 from gnnsys.models.gcn import Gcn
+from gnnsys.models.gcnii import Gcnii
 from gnnsys.models.gin import Gin
 from gnnsys.models.layers import SLAB_COLUMNS, GcnLayer, SageLayer
 from gnnsys.models.mlp import Mlp
 from gnnsys.models.registry import NAMES, build
+from gnnsys.models.resgcn import ResGcn
 from gnnsys.models.sage import Sage
 from gnnsys.models.sgc import Sgc
 from gnnsys.models.stack import Stack
@@ -50,24 +52,48 @@ def dense_answer(model: nn.Module, tree: Any) -> Tensor:
     scale = (degree + 1).rsqrt()
     normalised = scale[:, None] * (a + torch.eye(len(a))) * scale
     mean = a / degree.clamp(min=1)[:, None]
-    for number, layer in enumerate(model.layers):
+    initial = h
+    for number, layer in enumerate(model.layers, 1):
         weights = {key: value.double() for key, value in layer.state_dict().items()}
+        if number == 1 and isinstance(model, Gcnii | ResGcn):
+            h = _linear(h, weights, "lin_in")
+            initial = h = h.relu() if isinstance(model, Gcnii) else h
         if isinstance(model, Sage):
-            h = h @ weights["lin_self.weight"].T + mean @ h @ weights["lin_neigh.weight"].T + weights["lin_neigh.bias"]
+            h = h @ weights["lin_self.weight"].T + _linear(mean @ h, weights, "lin_neigh")
         elif isinstance(model, Gcn):
-            h = normalised @ h @ weights["lin.weight"].T + weights["lin.bias"]
+            h = _linear(normalised @ h, weights, "lin")
         elif isinstance(model, Gin):
-            h = a @ h + (1 + weights["eps"]) * h
-            h = (h @ weights["lin_in.weight"].T + weights["lin_in.bias"]).relu()
-            h = h @ weights["lin_out.weight"].T + weights["lin_out.bias"]
+            h = _linear(a @ h + (1 + weights["eps"]) * h, weights, "lin_in").relu()
+            h = _linear(h, weights, "lin_out")
         elif isinstance(model, Sgc):
             h = normalised @ h
-            h = h @ weights["lin.weight"].T + weights["lin.bias"] if "lin.weight" in weights else h
+            h = _linear(h, weights, "lin") if "lin.weight" in weights else h
+        elif isinstance(model, Gcnii):
+            mixed, theta = 0.9 * normalised @ h + 0.1 * initial, np.log(0.5 / number + 1)
+            h = ((1 - theta) * mixed + theta * mixed @ weights["weight"]).relu()
+        elif isinstance(model, ResGcn):
+            h = h + _linear(normalised @ _normed(h, weights, "norm").relu(), weights, "lin")
         else:
             assert isinstance(model, Mlp)
-            h = h @ weights["lin.weight"].T + weights["lin.bias"]
-        h = h.relu() if number + 1 < len(model.layers) and not isinstance(model, Sgc) else h
+            h = _linear(h, weights, "lin")
+        last = number == len(model.layers)
+        if last and isinstance(model, ResGcn):
+            h = _normed(h, weights, "norm_out").relu()
+        if last and isinstance(model, Gcnii | ResGcn):
+            h = _linear(h, weights, "lin_out")
+        h = h.relu() if not last and not isinstance(model, Sgc | ResGcn) else h
     return h
+
+
+def _linear(h: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
+    return h @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+
+def _normed(h: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
+    """Every row with mean 0 and variance 1, then scaled and shifted column by column."""
+    centred = h - h.mean(1, keepdim=True)
+    scaled = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
 def test_an_mlp_sees_no_neighbours(tree: Any) -> None:

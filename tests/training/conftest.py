@@ -84,15 +84,6 @@ MakeTrainer = Callable[..., Trainer]
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """torch on one thread: batches this small only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def make_trainer(tmp_path: Path, one_thread: None) -> MakeTrainer:
     """A Trainer on seven small batches; equal options give equal runs, restored from what is in the folder."""
 

@@ -250,6 +250,24 @@ class PairNet(nn.Module):
         return out
 
 
+class Named(nn.Module):
+    def forward(self, h: Tensor, block: Block) -> dict[str, Tensor]:
+        return {"sums": aggregate(block, h, "sum"), "own": h[: block.num_dst]}
+
+
+class NamedEnd(nn.Module):
+    def forward(self, h: dict[str, Tensor], block: Block) -> Tensor:
+        return aggregate(block, h["sums"], "sum") + h["own"][: block.num_dst]
+
+
+class NamedNet(PairNet):
+    """Passes what layer-wise inference has no file for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Named(), NamedEnd()])
+
+
 @dataclass(frozen=True)
 class Case:
     model: nn.Module
@@ -262,7 +280,8 @@ class Case:
     [
         Case(named("gcn"), AMPLE, "layer-wise"),
         Case(EdgeIndexNet(), AMPLE, "full-neighbour"),
-        Case(PairNet(), AMPLE, "full-neighbour"),
+        Case(PairNet(), AMPLE, "layer-wise"),
+        Case(NamedNet(), AMPLE, "full-neighbour"),
     ],
 )
 def test_infer_is_exact_and_says_how(case: Case, store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,173 @@
+"""The whole graph as a feed: an epoch is its chunks, each with all its edges, once, in an order of the epoch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gnnsys.batch import Batch
+from gnnsys.errors import ConfigError, MemoryBudgetError
+from gnnsys.loading.order import epoch_order
+from gnnsys.models.aggregate import aggregate
+from gnnsys.pipeline.chunks import ChunkBlock, ChunkGraph
+from gnnsys.pipeline.partition import partition, relabel
+from gnnsys.samplers.seeds import as_seeds
+from gnnsys.storage.store import Store
+from gnnsys.storage.tables import empty_rows
+from gnnsys.training.config import TrainConfig
+from gnnsys.training.stages import Part
+from gnnsys.training.tasks import Task
+from gnnsys.units import format_size
+
+aggregate.register(ChunkBlock, lambda block, h, how: block.aggregate(h, how))
+
+
+class ChunkFeed:
+    """Chunks of a Store's graph as batches: seeds are the nodes of the chunk, labels of nodes that are not trained on
+    are -1, and every layer has a `ChunkBlock`, not yet told what is kept.
+
+    Args:
+        store: read whole but for its rows, which are read chunk by chunk in every epoch.
+        config: with `chunks`.
+        device: of graph and batches.
+        part: which layers they are for, and whether rows and labels are read.
+
+    Raises:
+        ConfigError: the task trains on pairs, or there are more chunks than nodes.
+        MemoryBudgetError: the graph does not fit into the memory of the run.
+    """
+
+    prefetch = workers = 1
+    aggregate = None
+
+    def __init__(self, store: Store, task: Task, config: TrainConfig, device: torch.device, part: Part) -> None:
+        assert config.chunks is not None and config.layers is not None
+        self._store, self._config, self._device, self._part = store, config, device, part
+        self._num_layers = part.hops if part.hops is not None else config.layers
+        self._trained = _trained(store, task)
+        needed = graph_bytes(store)
+        if needed > config.memory:
+            raise MemoryBudgetError(
+                "GS-MEM-004",
+                f"{store.path}: its whole graph takes {format_size(needed)} in every process, --memory is "
+                f"{format_size(config.memory)}",
+                hint="Train on sampled batches: make a pack.",
+            )
+        graph = store.graph
+        order, bounds = relabel(partition(graph.indptr, graph.indices, config.chunks), config.chunks)
+        self.graph = ChunkGraph(graph.indptr, graph.indices, order, bounds, device)
+        self._table = store.table("x", _backend(config.rows)) if part.with_x else None
+        self._epoch = self._next = 0
+
+    @property
+    def opened(self) -> Store:
+        return self._store
+
+    def __len__(self) -> int:
+        return self.graph.num_chunks
+
+    def __iter__(self) -> Iterator[Batch]:
+        for chunk in self._order(self._epoch)[self._next :]:
+            self._next += 1
+            yield self.batch(chunk)
+        self._epoch, self._next = self._epoch + 1, 0
+
+    def batch(self, chunk: int) -> Batch:
+        """The batch of one chunk."""
+        nodes = self.graph.nodes(chunk)
+        n_id = torch.from_numpy(nodes)
+        x, asked = (None, 0) if self._table is None else self._rows(nodes)
+        blocks: Any = tuple(ChunkBlock(self.graph, chunk) for _ in range(self._num_layers))
+        batch = Batch(
+            seeds=n_id,
+            n_id=n_id,
+            num_nodes=(len(nodes),) * (self._num_layers + 1),
+            blocks=blocks,
+            degree=self.graph.degree(chunk),
+            x=x,
+            y=self._labels(nodes) if self._part.with_y else None,
+            index=chunk,
+            io={"bytes_read": float(asked)},
+        )
+        return batch.to(self._device)
+
+    def order(self, epoch: int) -> list[int]:
+        """Chunks in the order of an epoch; the same on every rank."""
+        return self._order(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch, self._next = epoch, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self._epoch, "next": self._next}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._epoch, self._next = int(state["epoch"]), int(state["next"])
+
+    def upcoming_nodes(self, count: int) -> list[tuple[int, ...] | None]:
+        ahead = self._order(self._epoch)[self._next : self._next + count]
+        return [(len(self.graph.nodes(chunk)),) * (self._num_layers + 1) for chunk in ahead]
+
+    def planned_bytes(self, epoch: int) -> int:
+        if self._table is None:
+            return 0
+        return sum(self._table.request_bytes(self.graph.nodes(chunk)) for chunk in self._order(epoch))
+
+    def largest_batch(self) -> Batch:
+        return self.batch(self._largest())
+
+    def max_batch_bytes(self) -> int:
+        row_bytes = self._table.row_bytes if self._table is not None else 0
+        return (row_bytes + 32) * len(self.graph.nodes(self._largest()))
+
+    def memory_bytes(self, prefetch: int | None = None, workers: int | None = None) -> int:
+        held = self._store.num_nodes * self._store.row_bytes() if self._config.rows == "memory" else 0
+        return graph_bytes(self._store) + held * (self._table is not None) + 2 * self.max_batch_bytes()
+
+    def close(self) -> None:
+        if self._table is not None:
+            self._table.close()
+
+    def _order(self, epoch: int) -> list[int]:
+        found = epoch_order(len(self), epoch, seed=self._config.seed, shuffle=self._config.shuffle_chunks)
+        return [int(chunk) for chunk in found]
+
+    def _largest(self) -> int:
+        return max(range(len(self)), key=lambda chunk: (len(self.graph.nodes(chunk)), -chunk))
+
+    def _rows(self, nodes: np.ndarray) -> tuple[Tensor, int]:
+        assert self._table is not None
+        tensor, array = empty_rows(len(nodes), self._table.columns, self._table.dtype_name)
+        return tensor, self._table.fetch(nodes, array)[1]
+
+    def _labels(self, nodes: np.ndarray) -> Tensor:
+        labels = self._store.labels()
+        assert labels is not None
+        return torch.from_numpy(np.where(self._trained[nodes], labels[nodes], -1))
+
+
+def graph_bytes(store: Store) -> int:
+    """Bytes of a graph held whole, both ways round, with what is held beside it while it is made."""
+    return 8 * store.num_edges + 64 * store.num_nodes
+
+
+def _trained(store: Store, task: Task) -> np.ndarray:
+    """(N,) bool: nodes whose labels may be seen."""
+    ids = as_seeds(store, task.seeds(store, "train")).ids
+    if ids is None:
+        raise ConfigError("GS-CFG-832", "chunks of a whole graph are for tasks on nodes, this one trains on pairs")
+    mask = np.zeros(store.num_nodes, dtype=np.bool_)
+    mask[ids] = True
+    return mask
+
+
+def _backend(rows: str) -> str:
+    if rows == "packed":
+        raise ConfigError(
+            "GS-CFG-832", "chunks read rows from the Store: it has no packed ones", hint="Leave --rows out."
+        )
+    return "mapped" if rows == "auto" else rows
