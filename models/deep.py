@@ -24,8 +24,8 @@ ALPHA, LAMBDA = 0.1, 0.5
 class GcniiLayer(nn.Module):
     """Layer l of GCNII: a = (1 - alpha) A_hat dropout(h) + alpha h0, h' = relu((1 - theta) a + theta a W).
 
-    theta = log(lambda / l + 1), h0 are the rows after the input map: layers hand on (h, h0). Chen et al. 2020, eq. 5;
-    A_hat as `aggregate(..., "gcn")` has it. Glorot weights.
+    theta = log(lambda / l + 1), h0 are the rows after the input map and a ReLU: layers hand on (h, h0). Chen et al.
+    2020, eq. 5; A_hat as `aggregate(..., "gcn")` has it. Glorot weights. Rows as read are not dropped.
 
     Args:
         in_channels: of the rows of the first layer, else the hidden width.
@@ -52,7 +52,7 @@ class GcniiLayer(nn.Module):
     def forward(self, h: Rows, block: Block) -> Rows:
         if self.lin_in is not None:
             assert isinstance(h, Tensor)
-            first = functional.relu(self.lin_in(self._dropped(h)))
+            first = functional.relu(self.lin_in(h))
             h = (first, first)
         rows, initial = h
         initial = initial[: block.num_dst]

@@ -28,9 +28,7 @@ from gnnsys.units import format_size
 def train(
     source: Annotated[Path, typer.Argument(metavar="PACK|POOL|STORE", help="A Store is sampled while training.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    model: Annotated[
-        str, typer.Option(help="sage | gcn | gin | sgc | gcnii | resgcn | mlp | my_model.py:Net")
-    ] = "sage",
+    model: Annotated[str, typer.Option(help=f"{' | '.join(NAMES)} | my_model.py:Net")] = "sage",
     layers: Annotated[int | None, typer.Option(help="Layers; one per hop when not given.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Width of hidden layers.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Share of values dropped.")] = None,

@@ -131,6 +131,9 @@ class ChunkGraph:
         )
 
 
+_OF_EDGES = {"indices", "indptr", "dst_index", "e_id", "etype", "linear_weights"}
+
+
 @dataclass
 class ChunkBlock:
     """A chunk as one layer sees it: sources and destinations are the nodes of the chunk, rows of other chunks are in
@@ -166,6 +169,15 @@ class ChunkBlock:
     def to(self, _device: torch.device | str, *, non_blocking: bool = False) -> ChunkBlock:
         """Itself: the graph is where it was put."""
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_EDGES:
+            raise ConfigError(
+                "GS-CFG-830",
+                f"chunks have no {name!r}: a layer reaches the neighbours in other chunks through gnnsys.aggregate",
+                hint="Attention and messages per edge need sampled batches.",
+            )
+        raise AttributeError(name)
 
     def aggregate(self, h: Tensor, how: str) -> Tensor:
         """(D, F) what the nodes of the chunk receive, as `gnnsys.aggregate` defines it on the whole graph, from the

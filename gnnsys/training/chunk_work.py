@@ -93,7 +93,7 @@ class ChunkWork(StepWork):
         sums = super().run(feed, batches, num_micro, step)
         every = self._config.guard_every
         if every and self._config.chunks != 1 and (step + 1) % every == 0:
-            self.guard(sums.loss, sums.count, step)
+            sums.exact = self.guard(sums.loss, sums.count, step)
         self.history.end(step)
         return sums
 
@@ -141,8 +141,8 @@ class ChunkWork(StepWork):
             self._sweep(self.history.layers.__getitem__, step=0)
             self.history.keep()
 
-    def guard(self, loss: float, count: int, step: int) -> None:
-        """Compare the loss of an epoch with the exact one, under the weights that it had.
+    def guard(self, loss: float, count: int, step: int) -> float:
+        """The exact mean loss of an epoch under the weights that it had; compares the one of its chunks with it.
 
         Args:
             loss, count: sums over this rank's part of the epoch.
@@ -166,6 +166,7 @@ class ChunkWork(StepWork):
             )
             error.everywhere = True
             raise error
+        return found.exact
 
     def _sweep(self, kept_of: Callable[[int], KeptRows], step: int) -> float:
         """One exact forward pass: every layer for all chunks before the next one, twice, because the first time puts

@@ -34,7 +34,8 @@ _NOISE_BYTES = 2 << 20
 
 
 def step_growth(work: StepWork, batch: Batch) -> int:
-    """Bytes by which a step on `batch` grows this process at its peak; model and task are left as they were."""
+    """Bytes by which a step on batches like that one grows this process at its peak, beside the batches; model and
+    task are left as they were."""
     model, task = work.model, work.task
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     state = copy.deepcopy(task.state_dict()) if hasattr(task, "state_dict") else None

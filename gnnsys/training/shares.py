@@ -43,7 +43,7 @@ def share_memory(
     _room(config.memory, shares, ranks)
     work.allocate()
     largest = loader.largest_batch().to(device)
-    step = work.num_live * step_growth(work, largest) + (work.num_live - 1) * loader.max_batch_bytes()
+    step = step_growth(work, largest) + (work.num_live - 1) * loader.max_batch_bytes()
     del largest
     if isinstance(loader.opened, Store):
         step += step // 4  # sampled online, a later batch may be larger than those looked at

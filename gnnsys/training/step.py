@@ -45,6 +45,8 @@ class StepSums:
     wall_s: float = 0.0
     batch: int = -1
     """Number of the last one."""
+    exact: float | None = None
+    """With chunks, the mean loss with rows up to date, in epochs that look."""
     problem: tuple[str, Batch] | None = None
     """What is not finite, first seen, and in which batch."""
 
@@ -144,15 +146,20 @@ class StepWork:
         return self._sums
 
     def rehearse(self, batch: Batch) -> None:
-        """Forward and backward of one batch under a fixed key, with ones for what neighbours would send."""
-        self._sums, self._step, self._batches = StepSums(), 0, iter([batch])
-        self.load(0)
-        inputs = tuple(torch.ones(spec.shape, dtype=spec.dtype, device=self._device) for spec in self.arriving(0) or ())
-        for tensor in inputs:
-            tensor.requires_grad_()
-        outputs = self.forward(0, inputs)
-        torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
-        self._live.clear()
+        """Forward of that batch as often as micro-batches are live at once, then backward; neighbours send ones."""
+        self._sums, self._step, self._batches = StepSums(), 0, iter([batch] * self.num_live)
+        made = []
+        for micro in range(self.num_live):
+            self.load(micro)
+            specs = self.arriving(micro) or ()
+            inputs = tuple(torch.ones(spec.shape, dtype=spec.dtype, device=self._device) for spec in specs)
+            for tensor in inputs:
+                tensor.requires_grad_()
+            made.append(self.forward(micro, inputs))
+        while made:
+            outputs = made.pop()
+            torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+            del self._live[len(made)]
 
     def arriving(self, micro: int) -> Sequence[Spec] | None:
         if self._first:

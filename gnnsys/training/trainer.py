@@ -161,6 +161,8 @@ class Trainer:
         if state.step % _LOG_EVERY_STEPS == 1 or self._stopping:
             lr = self.optimizer.param_groups[0]["lr"]
             self._events.write("step", step=state.step, epoch=state.epoch, lr=lr, **sums.to_event())
+        if sums.exact is not None:
+            self._events.write("drift", epoch=state.epoch, loss=sums.loss / max(sums.count, 1), exact=sums.exact)
         if state.batches == self._per_epoch:
             return
         every = self.config.checkpoint_steps
