@@ -82,7 +82,7 @@ def accuracy_page(results: Iterable[Mapping[str, Any]]) -> str:
         (
             f"[{r['name']}](../examples/{r['script']})",
             r["setting"],
-            f"{r['mean']:.2%} ± {r['std']:.2%}",
+            "-" if r["std"] is None else f"{r['mean']:.2%} ± {r['std']:.2%}",
             str(len(r["values"])),
             r["goal"],
             f"{r['seconds']:.0f} s",

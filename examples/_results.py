@@ -17,10 +17,20 @@ def arguments(argv: Sequence[str], default: str) -> tuple[Path, Path]:
     return data, work
 
 
-def save(script: str, *, name: str, setting: str, goal: str, values: Sequence[float], seconds: float) -> None:
-    """Print mean and deviation and keep them beside the script."""
-    mean, std = statistics.mean(values), statistics.stdev(values)
-    print(f"{name}: {mean:.2%} ± {std:.2%} over {len(values)} runs, {seconds:.0f} s (goal {goal})")
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Such as `82.64% ± 0.62%`."""
+    return f"{statistics.mean(values):.2%} ± {statistics.stdev(values):.2%}" if len(values) > 1 else "none"
+
+
+def save(
+    script: str, *, name: str, setting: str, goal: str, values: Sequence[float], seconds: float, variant: str = ""
+) -> None:
+    """Print mean and deviation and keep them beside the script.
+
+    Args:
+        variant: part of the file's name, for scripts with several results.
+    """
+    print(f"{name}: {mean_and_deviation(values)} over {len(values)} runs, {seconds:.0f} s (goal {goal})", flush=True)
     path = Path(script).resolve()
     result = {
         "name": name,
@@ -28,8 +38,10 @@ def save(script: str, *, name: str, setting: str, goal: str, values: Sequence[fl
         "setting": setting,
         "goal": goal,
         "values": list(values),
-        "mean": mean,
-        "std": std,
+        "mean": statistics.mean(values) if values else None,
+        "std": statistics.stdev(values) if len(values) > 1 else None,
         "seconds": round(seconds, 1),
     }
-    (path.parent / "results" / f"{path.stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (path.parent / "results" / f"{path.stem}{'-' * bool(variant)}{variant}.json").write_text(
+        json.dumps(result, indent=1) + "\n"
+    )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gnnsys.cli import data, demo, inspect, learn, measure
+from gnnsys.cli import data, demo, inspect, learn, measure, placing
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -23,6 +23,7 @@ app.command("sample")(data.sample)
 app.command("plan")(data.plan)
 app.command("pack")(data.pack)
 app.command("train")(learn.train)
+app.command("place")(placing.place)
 app.command("evaluate")(learn.evaluate)
 app.command("info")(inspect.info)
 app.command("verify")(inspect.verify)

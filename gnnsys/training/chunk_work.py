@@ -35,8 +35,8 @@ HISTORY = "history-"
 """Begins the names of checkpoint groups."""
 ALLOWED_DRIFT = 0.1
 """Relative difference of the loss and the exact one at which training stops."""
-_SMALL_LOSS = 0.1
-"""Nats per node below which a loss is not compared: a tenth of next to nothing is nothing."""
+_SMALL_LOSS = 0.5
+"""Nats per node. A smaller loss is taken for this much: a tenth of next to nothing is not worth stopping for."""
 
 
 @dataclass(frozen=True)
