@@ -24,12 +24,13 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> gs.Pack:
     return gs.pack(store, folder / "pack", seeds="train", fanouts=[5, 4, 3, 2], batch_size=64, memory="64MiB", seed=0)
 
 
-BASE = ("--hidden", "16", "--epochs", "2", "--json", "--micro-batches", "4", "--threads", "1")
+BASE = ("--hidden", "16", "--epochs", "2", "--json", "--threads", "1")
 
 
 def command(source: Path | str, out: Path, *options: str) -> list[str]:
-    """`gnnsys train` with the options of these tests."""
-    return ["-m", "gnnsys", "train", str(source), "--out", str(out), *BASE, *options]
+    """`gnnsys train` with the options of these tests; four micro-batches where it is not chunks."""
+    micro = () if "--chunks" in options else ("--micro-batches", "4")
+    return ["-m", "gnnsys", "train", str(source), "--out", str(out), *BASE, *micro, *options]
 
 
 def train(source: Path | str, out: Path, *options: str) -> dict[str, Any]:

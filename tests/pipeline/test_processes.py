@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,47 @@ def test_two_hosts_under_torchrun_end_in_the_same_weights(
 ) -> None:
     assert two_hosts(command(pack.path, tmp_path / "run", "--pipeline", "2")) == [0, 0]
     assert gs.Run.open(tmp_path / "run").result["weights_digest"] == alone["weights_digest"]
+
+
+CHUNKED = ("--model", "gcnii", "--layers", "4", "--chunks", "6", "--epochs", "4", "--refresh", "3", "--eval-every", "2")
+
+
+@pytest.fixture(scope="module")
+def whole_graph(pack: gs.Pack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One process on the whole graph in chunks, dropout on, looking at the exact loss once."""
+    store = pack.path.parent / "store"
+    return train(store, tmp_path_factory.mktemp("whole") / "run", *CHUNKED, "--guard-every", "3", "--pipeline", "1")
+
+
+@pytest.mark.parametrize("stages", [2, 4])
+def test_chunks_end_in_the_same_weights_for_any_number_of_stages(
+    pack: gs.Pack, whole_graph: dict[str, Any], tmp_path: Path, stages: int
+) -> None:
+    store = gs.Store.open(pack.path.parent / "store")
+    recompute = ("--recompute",) if stages == 4 else ()
+    options = (*CHUNKED, "--guard-every", "3", "--pipeline", str(stages), *recompute)
+    found = train(store.path, tmp_path / "run", *options)
+    same = ("weights_digest", "losses", "valid", "metrics", "best_epoch", "files", "steps", "drifts")
+    assert {key: found[key] for key in same} == {key: whole_graph[key] for key in same}
+    assert found["bytes_read"] == found["bytes_planned"]
+    ranks = found["pipeline"]["ranks"]
+    steps, sweeps, rows = 4, 2, 2 * HIDDEN  # rows and initial rows; sweeps before the first epoch and for the guard
+    assert sum(rank["bytes_sent"] for rank in ranks) == (2 * steps + sweeps) * (stages - 1) * store.num_nodes * rows * 4
+    assert sum(rank["messages_sent"] for rank in ranks) == (2 * steps + sweeps) * (stages - 1) * 6
+
+
+def test_chunks_under_torchrun_go_on_with_another_number_of_stages(
+    pack: gs.Pack, whole_graph: dict[str, Any], tmp_path: Path
+) -> None:
+    store = pack.path.parent / "store"
+    half = command(store, tmp_path / "run", *CHUNKED, "--guard-every", "3", "--pipeline", "2", "--epochs", "4")
+    started = torchrun("--standalone", "--nproc-per-node", "2")
+    assert run([*started, *half]).returncode == 0
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "ckpt-000004")
+    (tmp_path / "run" / "result.json").unlink()
+    again = train(store, tmp_path / "run", *CHUNKED, "--guard-every", "3", "--pipeline", "1")
+    assert again["resumed_from"] == "ckpt-000002"
+    assert again["weights_digest"] == whole_graph["weights_digest"]
 
 
 def test_what_cannot_be_cut_is_refused_in_one_line(pack: gs.Pack, tmp_path: Path) -> None:
