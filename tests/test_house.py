@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "loading": GROUND | {"storage", "samplers"},
     "ingestion": GROUND | {"storage", "samplers"},
     "interop": GROUND | {"storage", "samplers", "loading"},
+    "access": GROUND,
     "pipeline": GROUND | {"loading"},
     "training": GROUND | {"storage", "samplers", "models", "ingestion", "planning", "loading", "interop", "pipeline"},
 }

@@ -9,7 +9,7 @@ and the same dropout: the difference is staleness and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from gnnsys.batch import Batch
-from gnnsys.errors import GnnsysError
 from gnnsys.models.fold import fold, layers_of
 from gnnsys.models.randomness import random_from
 from gnnsys.pipeline.channel import Spec, Wire
@@ -26,30 +25,13 @@ from gnnsys.pipeline.history import History, KeptRows
 from gnnsys.pipeline.ranks import Ranks, heard
 from gnnsys.training.chunk_feed import ChunkFeed
 from gnnsys.training.config import TrainConfig
+from gnnsys.training.drift import Drift
 from gnnsys.training.stages import StageModel, Widths, as_tensors
 from gnnsys.training.step import StepSums, StepWork
 from gnnsys.training.tasks import Task
 
-DRIFT = "GS-PIPE-003"
 HISTORY = "history-"
 """Begins the names of checkpoint groups."""
-ALLOWED_DRIFT = 0.1
-"""Relative difference of the loss and the exact one at which training stops."""
-_SMALL_LOSS = 0.5
-"""Nats per node. A smaller loss is taken for this much: a tenth of next to nothing is not worth stopping for."""
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Loss per labelled node of an epoch, as trained and with rows up to date."""
-
-    epoch: int
-    loss: float
-    exact: float
-
-    @property
-    def relative(self) -> float:
-        return abs(self.loss - self.exact) / max(self.exact, _SMALL_LOSS)
 
 
 class ChunkWork(StepWork):
@@ -77,7 +59,6 @@ class ChunkWork(StepWork):
         self._kept_sums: dict[int, dict[int, list[Tensor]]] = {}
         self._of_one_node = self._probe()
         self.history = self._of_one_node
-        self.drifts: list[Drift] = []
 
     @property
     def held(self) -> Mapping[str, int]:
@@ -93,7 +74,7 @@ class ChunkWork(StepWork):
         sums = super().run(feed, batches, num_micro, step)
         every = self._config.guard_every
         if every and self._config.chunks != 1 and (step + 1) % every == 0:
-            sums.exact = self.guard(sums.loss, sums.count, step)
+            sums.drift = self.look(sums.loss, sums.count, step)
         self.history.end(step)
         return sums
 
@@ -141,32 +122,17 @@ class ChunkWork(StepWork):
             self._sweep(self.history.layers.__getitem__, step=0)
             self.history.keep()
 
-    def guard(self, loss: float, count: int, step: int) -> float:
-        """The exact mean loss of an epoch under the weights that it had; compares the one of its chunks with it.
+    def look(self, loss: float, count: int, step: int) -> Drift:
+        """Compare the loss of an epoch with the exact one under the weights that it had; all ranks together.
 
         Args:
             loss, count: sums over this rank's part of the epoch.
             step: number of the epoch.
-
-        Raises:
-            GnnsysError: they are further apart than allowed; on all ranks.
         """
         num_nodes = self._feed.graph.num_nodes
         own = self._sweep(lambda _number: KeptRows(num_nodes, refresh=1, compensation=1.0), step)
         losses, exact, counts = self._ranks.sum([loss, own, count])
-        found = Drift(epoch=step, loss=losses / max(counts, 1), exact=exact / max(counts, 1))
-        self.drifts.append(found)
-        if found.relative > ALLOWED_DRIFT:
-            error = GnnsysError(
-                DRIFT,
-                f"the chunks have drifted: in epoch {step} the loss is {found.loss:.4f}, with rows up to date it is "
-                f"{found.exact:.4f}",
-                hint="Use fewer --chunks (1 is exact), a smaller --refresh or --lr, or a model with residual "
-                "connections (gcnii, resgcn).",
-            )
-            error.everywhere = True
-            raise error
-        return found.exact
+        return Drift(epoch=step, loss=losses / max(counts, 1), exact=exact / max(counts, 1))
 
     def _sweep(self, kept_of: Callable[[int], KeptRows], step: int) -> float:
         """One exact forward pass: every layer for all chunks before the next one, twice, because the first time puts

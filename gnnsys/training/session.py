@@ -207,7 +207,7 @@ class _Session:
                 state, resumed_from = self._train(work, loader)
                 self._collect(share.model)
                 ranks_did = self._told_by_ranks(work)
-                result: dict[str, Any] = ranks.first(lambda: self._finish(work, state, resumed_from, ranks_did))
+                result: dict[str, Any] = ranks.first(lambda: self._finish(state, resumed_from, ranks_did))
         return result
 
     def _work(self, share: Share) -> StepWork:
@@ -334,9 +334,7 @@ class _Session:
         trim()
         return found
 
-    def _finish(
-        self, work: StepWork, state: TrainState, resumed_from: str | None, ranks_did: list[dict[str, Any]]
-    ) -> dict[str, Any]:
+    def _finish(self, state: TrainState, resumed_from: str | None, ranks_did: list[dict[str, Any]]) -> dict[str, Any]:
         """Write both sets of weights, score the best ones on every split and write the result."""
         model = self._model
         final_digest = weights_digest(model)
@@ -369,8 +367,8 @@ class _Session:
             "threads": torch.get_num_threads(),
             "resumed_from": resumed_from,
         }
-        if isinstance(work, ChunkWork):
-            result["drifts"] = [asdict(drift) for drift in work.drifts]
+        if self._config.chunks is not None:
+            result["drifts"] = [asdict(drift) for drift in state.drifts]
         if len(ranks_did) > 1:
             result["pipeline"] = {"schedule": self._config.schedule, "bounds": self._bounds, "ranks": ranks_did}
         write_json(self._out / RESULT, result)

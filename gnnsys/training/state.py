@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gnnsys.training.drift import Drift
+
 
 @dataclass(kw_only=True)
 class EpochRecord:
@@ -36,6 +38,8 @@ class TrainState:
     seconds: float = 0.0
     bytes_read: int = 0
     history: list[EpochRecord] = field(default_factory=list)
+    drifts: list[Drift] = field(default_factory=list)
+    """Of a whole graph in chunks, as often as it was looked at."""
     best_epoch: int | None = None
     best_checkpoint: str = ""
     bad_evaluations: int = 0
@@ -57,4 +61,6 @@ class TrainState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrainState:
-        return cls(**{**values, "history": [EpochRecord(**record) for record in values["history"]]})
+        history = [EpochRecord(**record) for record in values["history"]]
+        drifts = [Drift(**drift) for drift in values["drifts"]]
+        return cls(**{**values, "history": history, "drifts": drifts})

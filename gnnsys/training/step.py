@@ -25,6 +25,7 @@ from gnnsys.pipeline.ranks import Alone, Ranks
 from gnnsys.pipeline.runner import Seconds, StageRunner
 from gnnsys.pipeline.schedule import make_schedule
 from gnnsys.training.config import TrainConfig
+from gnnsys.training.drift import Drift
 from gnnsys.training.feed import Feed
 from gnnsys.training.stages import Widths, as_tensors
 from gnnsys.training.tasks import Task
@@ -45,8 +46,8 @@ class StepSums:
     wall_s: float = 0.0
     batch: int = -1
     """Number of the last one."""
-    exact: float | None = None
-    """With chunks, the mean loss with rows up to date, in epochs that look."""
+    drift: Drift | None = None
+    """With chunks, in epochs that look."""
     problem: tuple[str, Batch] | None = None
     """What is not finite, first seen, and in which batch."""
 

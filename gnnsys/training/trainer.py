@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gnnsys.progress import Progress, silent
 from gnnsys.storage.files import atomic_write
 from gnnsys.training.checkpoint import Checkpoint, Checkpoints
 from gnnsys.training.config import TrainConfig
+from gnnsys.training.drift import look_at
 from gnnsys.training.events import Events
 from gnnsys.training.feed import Feed
 from gnnsys.training.state import EpochRecord, TrainState
@@ -161,8 +163,10 @@ class Trainer:
         if state.step % _LOG_EVERY_STEPS == 1 or self._stopping:
             lr = self.optimizer.param_groups[0]["lr"]
             self._events.write("step", step=state.step, epoch=state.epoch, lr=lr, **sums.to_event())
-        if sums.exact is not None:
-            self._events.write("drift", epoch=state.epoch, loss=sums.loss / max(sums.count, 1), exact=sums.exact)
+        if sums.drift is not None:
+            state.drifts.append(sums.drift)
+            self._events.write("drift", **asdict(sums.drift), relative=sums.drift.relative)
+            look_at(state.drifts, speak=self._ranks.is_first)
         if state.batches == self._per_epoch:
             return
         every = self.config.checkpoint_steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from gnnsys.models.registry import NAMES, build
 from gnnsys.pipeline.chunks import ChunkBlock, ChunkGraph
 from gnnsys.pipeline.history import KeptRows
 from gnnsys.pipeline.partition import partition, relabel
-from gnnsys.training import chunk_work
+from gnnsys.training.drift import Drift, look_at
 from tests.pipeline.whole_graph import CLASSES, COLUMNS, Stages, Twin, Whole, dense, orders_of, random_whole, whole
 
 LAYERS = 4
@@ -275,20 +276,30 @@ def test_training_on_communities_ends_near_the_exact_loss() -> None:
     assert losses[6] == pytest.approx(losses[1], rel=0.05)
 
 
-def test_the_guard_stops_what_has_drifted_and_nothing_else() -> None:
+def test_a_look_compares_with_the_exact_loss_under_the_same_weights() -> None:
     model, data = network("gcn"), random_whole(40, 200, 8, LAYERS)
     for p in model.parameters():
         p.data *= 3
-    stages = Stages(model, data, history="zero", refresh=50)
-    work = stages.works[0]
-    loss, count = stages.epoch(0)
-    with pytest.raises(GnnsysError, match="the chunks have drifted: in epoch 0") as caught:
-        work.guard(loss, count, step=0)
-    assert caught.value.code == chunk_work.DRIFT
-    exact = Stages(model, data, history="exact", refresh=50)
-    loss, count = exact.epoch(0)
-    exact.works[0].guard(loss, count, step=0)
-    assert exact.works[0].drifts[0].relative < 1e-12
+    _, exact = exact_gradients(model, data)
+    for history in ("exact", "zero"):
+        stages = Stages(model, data, history=history, refresh=50)
+        loss, count = stages.epoch(0)
+        drift = stages.works[0].look(loss, count, step=0)
+        assert (drift.loss, drift.exact) == pytest.approx((loss / count, exact / count), rel=RELATIVE)
+        assert (drift.relative < 1e-12) == (history == "exact")
+
+
+def test_training_ends_when_the_losses_are_far_apart_twice_in_a_row() -> None:
+    calm, far, noted = Drift(1, 1.0, 1.05), Drift(2, 1.0, 3.0), Drift(3, 1.0, 1.2)
+    look_at([calm, far, calm, far, calm], speak=False)
+    with pytest.raises(GnnsysError, match=r"diverged: in epoch 2 the loss of the chunks is 1\.0000"):
+        look_at([calm, far, far], speak=False)
+    with pytest.warns(RuntimeWarning, match=r"in epoch 3 .* up to date it is 1\.2000"):
+        look_at([calm, noted], speak=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        look_at([noted, calm, noted], speak=True)
+        look_at([Drift(4, 0.01, 0.03)], speak=True)  # twice or thrice of nothing
 
 
 def test_a_maximum_is_refused() -> None:

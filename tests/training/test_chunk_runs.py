@@ -136,7 +136,10 @@ def test_what_does_not_fit_is_refused_with_the_shares(store: gs.Store, tmp_path:
 
 
 def test_drift_ends_a_run_with_advice(store: gs.Store, tmp_path: Path) -> None:
-    with pytest.raises(GnnsysError, match="the chunks have drifted") as caught:
+    with (
+        pytest.warns(RuntimeWarning, match="GS-PIPE-004"),
+        pytest.raises(GnnsysError, match="the chunks have diverged") as caught,
+    ):
         train(store, tmp_path / "run", model="gcn", layers=6, lr=0.1, refresh=50, chunks=30, epochs=60, dropout=0.0)
     assert "--refresh" in (caught.value.hint or "")
 

@@ -1,0 +1,78 @@
+"""Open the reader that is fastest here: each that works is tried for a moment on the table itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gnnsys.access.readers import CachedReader, CpuReader, FeatureReader, StagedReader, ZeroCopyReader
+from gnnsys.errors import ConfigError, GnnsysError
+
+Backend = Literal["auto", "cpu", "staged", "uva"]
+_PROBE_S, _PROBE_BYTES = 0.8, 64 << 20
+
+
+def open_reader(
+    table: Tensor, device: torch.device | str = "cpu", backend: Backend = "auto", *, hot: Tensor | None = None
+) -> FeatureReader:
+    """A reader of `table` for `device`.
+
+    Args:
+        table: (N, F) on the CPU.
+        backend: `cpu` for a CPU, `staged` or `uva` for a GPU; `auto` takes the fastest that works, found in two
+            seconds.
+        hot: (H,) ids of rows to keep on the device.
+
+    Raises:
+        ConfigError: the backend that was asked for cannot work here, and why.
+    """
+    device = torch.device(device)
+    reader = _opened(table, device, backend)
+    return reader if hot is None else CachedReader(table, hot, device, reader)
+
+
+def _opened(table: Tensor, device: torch.device, backend: Backend) -> FeatureReader:
+    makers: dict[str, Callable[[], FeatureReader]] = {"cpu": lambda: CpuReader(table)}
+    if device.type == "cuda":
+        makers = {"staged": lambda: StagedReader(table, device), "uva": lambda: ZeroCopyReader(table, device)}
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("GS-CFG-820", f"rows for {device}: torch sees no CUDA device", hint="Use device='cpu'.")
+    if backend != "auto" and backend not in makers:
+        raise ConfigError(
+            "GS-CFG-820", f"backend {backend!r} is not for {device}", hint=f"Use auto or {' or '.join(makers)}."
+        )
+    if backend != "auto":
+        return makers[backend]()
+    return makers["cpu"]() if device.type == "cpu" else _fastest(table, list(makers.values()))
+
+
+def _fastest(table: Tensor, makers: list[Callable[[], FeatureReader]]) -> FeatureReader:
+    rates: list[tuple[float, FeatureReader]] = []
+    for make in makers:
+        try:
+            reader = make()
+            rates.append((_rate(reader, table), reader))
+        except GnnsysError:  # the registry has warned
+            continue
+    rates.sort(key=lambda found: found[0])
+    for _, slower in rates[:-1]:
+        slower.close()
+    return rates[-1][1]  # staging works wherever there is CUDA
+
+
+def _rate(reader: FeatureReader, table: Tensor) -> float:
+    """Rows per second for random ids."""
+    count = max(1, min(len(table), _PROBE_BYTES // max(table[:1].nbytes, 1)))
+    ids = torch.randint(len(table), (count,), generator=torch.Generator().manual_seed(0))
+    reader.gather(ids)
+    torch.cuda.synchronize()
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < _PROBE_S:
+        reader.gather(ids)
+        torch.cuda.synchronize()
+        done += count
+    return done / (time.perf_counter() - began)
