@@ -31,7 +31,8 @@ class Drift:
 
     @property
     def relative(self) -> float:
-        return abs(self.loss - self.exact) / max(self.exact, _SMALL_LOSS)
+        """How much of the exact loss the chunks do not see; 0 when theirs is greater."""
+        return max(self.exact - self.loss, 0.0) / max(self.exact, _SMALL_LOSS)
 
 
 def look_at(drifts: Sequence[Drift], *, speak: bool) -> None:
