@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnsys.bench.plots import METRICS, draw, plotted
+from gnnsys.bench.schedules import draw_schedules
 from gnnsys.storage.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,3 +128,4 @@ if __name__ == "__main__":
     for page, text in pages().items():
         atomic_write(page, text.encode())
     draw(committed(), PLOTS)
+    draw_schedules(PLOTS)
