@@ -63,7 +63,7 @@ GRAPHS = {
         {"split": "per-class:20/30", "undirected": True},
         "20 / 30 per class",
         chunks=8,
-        epochs=50,
+        epochs=30,
     ),
 }
 

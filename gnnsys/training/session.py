@@ -126,6 +126,13 @@ def _refuse_indivisible(job: Job) -> None:
             "a Loader of your own reads for one process",
             hint="Give the Pack or Store instead: every rank opens its part of it.",
         )
+    stages = job.config.pipeline or 1
+    if job.config.chunks is not None and world() != stages:
+        raise ConfigError(
+            "GS-CFG-817",
+            f"{world()} processes were started for {stages} stages: chunks read each other's rows and have no replicas",
+            hint=f"Use --pipeline {world()}, or start {stages}.",
+        )
     kept = [name for name in ("before_step", "after_step", "state_dict") if hasattr(job.task, name)]
     if kept:
         raise ConfigError(

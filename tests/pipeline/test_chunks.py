@@ -136,6 +136,20 @@ def test_stages_and_recomputing_change_no_bit(name: str) -> None:
             assert equal(other.rows(), one.rows())
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", ["gcn", "sage", "gcnii", "resgcn"])
+def test_sixty_four_layers_are_cut_like_four(name: str) -> None:
+    model, data = network(name, dropout=0.2, layers=64), random_whole(24, 70, 3, 64)
+    one, other = Stages(model, data, 1), Stages(model, data, 4, recompute=True)
+    assert one.epoch(0) == other.epoch(0)
+    assert equal(other.gradients(), one.gradients())
+    expected = Twin(
+        model, data, one.config, {int(k.split("-")[0]): rows for k, rows in Stages(model, data).rows().items()}
+    )
+    expected.epoch(0)
+    assert same(one.gradients(), expected.gradients())
+
+
 def test_exact_history_is_the_exact_forward_pass() -> None:
     model, data = network("sage"), random_whole(24, 70, 6, LAYERS)
     _, exact = exact_gradients(model, data)

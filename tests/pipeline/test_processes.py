@@ -149,7 +149,12 @@ class Net(nn.Module):
 
 def test_a_world_that_does_not_fit_the_stages_is_refused(pack: gs.Pack, tmp_path: Path) -> None:
     started = torchrun("--standalone", "--nproc-per-node", "2")
-    for options, message in ((("--pipeline", "3"), "GS-CFG-812"), (("--micro-batches", "3"), "GS-CFG-813")):
-        done = run([*started, *command(pack.path, tmp_path / "run", *options)])
+    store = pack.path.parent / "store"
+    for source, options, message in (
+        (pack.path, ("--pipeline", "3"), "GS-CFG-812"),
+        (pack.path, ("--micro-batches", "3"), "GS-CFG-813"),
+        (store, ("--chunks", "4", "--layers", "2"), "have no replicas"),
+    ):
+        done = run([*started, *command(source, tmp_path / "run", *options)])
         assert done.returncode != 0
         assert message in done.stderr

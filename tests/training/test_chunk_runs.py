@@ -72,6 +72,12 @@ def test_what_cannot_change_the_weights_does_not(store: gs.Store, tmp_path: Path
     assert other.result["weights_digest"] == plain.result["weights_digest"]
 
 
+def test_bf16_trains_near_float32(store: gs.Store, tmp_path: Path) -> None:
+    wide, narrow = train(store, tmp_path / "wide"), train(store, tmp_path / "narrow", precision="bf16")
+    assert narrow.result["losses"] == pytest.approx(wide.result["losses"], rel=0.02)
+    assert narrow.result["weights_digest"] != wide.result["weights_digest"]
+
+
 @pytest.mark.parametrize(
     "option", [{"chunks": 4}, {"refresh": 2}, {"compensation": 1.0}, {"history": "zero"}, {"shuffle_chunks": False}]
 )
