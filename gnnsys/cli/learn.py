@@ -181,6 +181,11 @@ def _summary(run: gs.Run) -> str:
         f"  {split:<6} " + ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         for split, values in result["metrics"].items()
     ]
+    if result.get("drifts"):
+        last = result["drifts"][-1]
+        scores.append(
+            f"  in epoch {last['epoch']} the loss was {last['loss']:.4f}, with rows up to date {last['exact']:.4f}"
+        )
     epochs = result["epoch_s"]
     grown = f"memory grew by {format_size(result['peak_growth_bytes'])}, read {format_size(sum(result['bytes_read']))}"
     return "\n".join(

@@ -40,7 +40,8 @@ def share_memory(
     """
     shares = {"model and optimizer": state_bytes(work.model), "small things": OVERHEAD_BYTES, **work.held}
     shares["loader"] = loader.memory_bytes(1, 1) if resize else loader.memory_bytes()
-    _room(config.memory, shares, ranks)
+    smaller = "smaller batches or fanouts" if config.chunks is None else "--recompute, or a smaller --hidden"
+    _room(config.memory, shares, ranks, smaller)
     work.allocate()
     largest = loader.largest_batch().to(device)
     step = step_growth(work, largest) + (work.num_live - 1) * loader.max_batch_bytes()
@@ -48,7 +49,7 @@ def share_memory(
     if isinstance(loader.opened, Store):
         step += step // 4  # sampled online, a later batch may be larger than those looked at
     shares["one step"] = max(step, checkpoint_bytes(work.model), EVALUATION_BYTES)
-    budget = Budget(_room(config.memory, shares, ranks))
+    budget = Budget(_room(config.memory, shares, ranks, smaller))
     for what in shares.keys() - {"loader"}:
         budget.reserve(shares[what], what)
     if resize:
@@ -59,16 +60,16 @@ def share_memory(
     return budget
 
 
-def _room(total: int, shares: Mapping[str, int], ranks: Ranks) -> int:
-    """What this rank may take of the memory of its host."""
+def _room(total: int, shares: Mapping[str, int], ranks: Ranks, smaller: str) -> int:
+    """What this rank may take of the memory of its host; `smaller` is what would need less."""
     host = os.environ.get("GROUP_RANK", "0")
     everyone = [each["shares"] for each in ranks.gather({"host": host, "shares": dict(shares)}) if each["host"] == host]
-    _refuse_over(total, everyone)
+    _refuse_over(total, everyone, smaller)
     left = total - sum(sum(each.values()) for each in everyone)
     return sum(shares.values()) + left // len(everyone)
 
 
-def _refuse_over(total: int, everyone: Sequence[Mapping[str, int]]) -> None:
+def _refuse_over(total: int, everyone: Sequence[Mapping[str, int]], smaller: str) -> None:
     needed = sum(sum(shares.values()) for shares in everyone)
     if needed > total:
         over = {what: sum(shares[what] for shares in everyone) for what in everyone[0]}
@@ -77,7 +78,7 @@ def _refuse_over(total: int, everyone: Sequence[Mapping[str, int]]) -> None:
         error = MemoryBudgetError(
             "GS-MEM-004",
             f"training needs {format_size(needed)}{together}, --memory is {format_size(total)} ({listed})",
-            hint=f"Give at least --memory {-(-needed >> 20) + 1}MiB, or use smaller batches or fanouts.",
+            hint=f"Give at least --memory {-(-needed >> 20) + 1}MiB, or use {smaller}.",
         )
         error.everywhere = True
         raise error
