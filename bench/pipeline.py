@@ -4,7 +4,9 @@ The whole graph in chunks through GCNII, and sampled batches of a pack through S
 messages of the pipeline are counted where they are sent. Graph parallelism is not run: its bytes are computed from the
 rows that the parts of this graph, cut by our partitioner, have to fetch of each other (`halo_rows`), and from a ring
 all-reduce of the gradients. Seconds of the pipeline are measured with one thread per stage, beside one process with as
-many threads.
+many threads; exact training on the whole graph beside PyG's layers.
+
+    python -m gnnsys.bench.pipeline pyg FOLDER EPOCHS     PyG alone, as JSON
 """
 
 from __future__ import annotations
@@ -12,15 +14,19 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.nn.functional import cross_entropy, dropout
 
-from gnnsys.bench.harness import Report, report, row, run_child
+from gnnsys.bench.harness import Report, contestants, repeated, report, row, run_child, samples, seconds
 from gnnsys.ingestion import ingest
+from gnnsys.models.deep import ALPHA, LAMBDA
 from gnnsys.models.registry import build
 from gnnsys.pipeline.partition import edge_cut, partition
 from gnnsys.planning.packing import pack
@@ -56,6 +62,9 @@ def run(quick: bool, folder: Path) -> Report:
         )
         rows.append(_bubble(case, run_of, stages, CHUNKS))
     rows.append(_seconds("pipeline, whole graph, 2 stages", whole[1], _train_alone(store.path, folder, epochs, deep)))
+    exact = _run(store.path, folder / "exact", epochs, [*deep[:4], "--chunks", "1", "--threads", "2"])
+    peer = contestants("gnnsys.bench.pipeline", ["pyg"], folder, epochs)["pyg"]
+    rows.append(_against_pyg(exact, samples(peer, "epoch_s")))
     packed = pack(store, folder / "pack", fanouts=FANOUTS, batch_size=256, memory="1GiB")
     shallow = ("--model", "sage", "--micro-batches", str(MICRO_BATCHES))
     sampled = [_train(packed.path, folder / f"sampled-{stages}", stages, epochs, shallow) for stages in (1, 2)]
@@ -119,6 +128,38 @@ def _run(source: Path, out: Path, epochs: int, options: Sequence[str]) -> dict[s
     return result
 
 
+def _against_pyg(exact: Mapping[str, Any], peer: Any) -> dict[str, Any]:
+    ours = exact["epoch_s"][1:]
+    return row("whole graph, one chunk", "epoch", "s", ours, "PyG GCN2Conv, 2 threads", peer, less_is_better=True)
+
+
+def _pyg_epochs(folder: Path, epochs: int) -> list[float]:
+    """Seconds of full-graph training with PyG's layers: the same network, data in memory, norms computed once."""
+    from torch_geometric.nn import GCN2Conv
+
+    torch.set_num_threads(2)
+    store = Store.open(folder / "store")
+    x = torch.from_numpy(store.table("x", "memory").read(np.arange(store.num_nodes)))
+    into = np.repeat(np.arange(store.num_nodes), np.diff(store.graph.indptr))
+    edge_index = torch.from_numpy(np.stack([np.asarray(store.graph.indices, dtype=np.int64), into]))
+    seeds, labels = torch.from_numpy(store.split("train")), store.labels()
+    assert labels is not None
+    y = torch.from_numpy(labels[seeds.numpy()])
+    first, last = nn.Linear(x.shape[1], HIDDEN), nn.Linear(HIDDEN, store.num_classes)
+    convs = nn.ModuleList(GCN2Conv(HIDDEN, ALPHA, LAMBDA, layer, cached=True) for layer in range(1, LAYERS + 1))
+    optimizer = torch.optim.Adam([*first.parameters(), *convs.parameters(), *last.parameters()], lr=0.003)
+
+    def epoch() -> None:
+        optimizer.zero_grad()
+        h = initial = first(x).relu()
+        for conv in convs:
+            h = conv(dropout(h, 0.5), initial, edge_index).relu()
+        cross_entropy(last(dropout(h, 0.5))[seeds], y).backward()
+        optimizer.step()
+
+    return repeated(lambda: seconds(epoch), epochs - 1)
+
+
 def _same_weights(results: Sequence[Mapping[str, Any]]) -> None:
     """Raise RuntimeError unless all ended in the same weights: figures of different work are not compared."""
     if len({result["weights_digest"] for result in results}) > 1:
@@ -139,3 +180,7 @@ def _seconds(case: str, ours: Mapping[str, Any], alone: Mapping[str, Any]) -> di
     """Epochs but the first, which reads from disk what later ones have in memory."""
     peer = "one process, 2 threads"
     return row(case, "epoch", "s", ours["epoch_s"][1:], peer, alone["epoch_s"][1:], less_is_better=True)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps({"epoch_s": _pyg_epochs(Path(sys.argv[2]), int(sys.argv[3]))}) + "\n")
