@@ -18,7 +18,7 @@ from gnnsys.errors import MemoryBudgetError
 from gnnsys.units import format_size, size_at_least
 
 DEFAULT_MEMORY = 4 << 30
-_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _COUNTED = ("RssAnon:", "RssShmem:", "VmSwap:")
 
 
@@ -128,9 +128,23 @@ def give_back_freed_blocks() -> None:
     glibc by itself raises that size to 32 MiB as it goes and keeps what is freed, which counts as growth: an epoch
     inside 64 MiB then grows by 73 to 94 MiB instead of 55. Does nothing where the C library has no such knob.
     """
+    _tune(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+def keep_freed_blocks() -> None:
+    """From now on freed blocks stay with the process and are used again: undoes `give_back_freed_blocks`.
+
+    A page given back must be cleared by the kernel when it is wanted again. Reusing it took a step of 16 GCNII layers
+    over 10,000 nodes from 0.66 to 0.37 s (2 cores), at the price of gaps that count as growth.
+    """
+    _tune(_M_MMAP_THRESHOLD, 1 << 30)
+    _tune(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def _tune(parameter: int, value: int) -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        libc.mallopt(parameter, value)
 
 
 class GrowthMeter:

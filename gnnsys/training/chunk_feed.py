@@ -71,7 +71,7 @@ class ChunkFeed:
         return self.graph.num_chunks
 
     def __iter__(self) -> Iterator[Batch]:
-        for chunk in self._order(self._epoch)[self._next :]:
+        for chunk in self.order(self._epoch)[self._next :]:
             self._next += 1
             yield self.batch(chunk)
         self._epoch, self._next = self._epoch + 1, 0
@@ -97,7 +97,8 @@ class ChunkFeed:
 
     def order(self, epoch: int) -> list[int]:
         """Chunks in the order of an epoch; the same on every rank."""
-        return self._order(epoch)
+        found = epoch_order(len(self), epoch, seed=self._config.seed, shuffle=self._config.shuffle_chunks)
+        return [int(chunk) for chunk in found]
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch, self._next = epoch, 0
@@ -109,13 +110,13 @@ class ChunkFeed:
         self._epoch, self._next = int(state["epoch"]), int(state["next"])
 
     def upcoming_nodes(self, count: int) -> list[tuple[int, ...] | None]:
-        ahead = self._order(self._epoch)[self._next : self._next + count]
+        ahead = self.order(self._epoch)[self._next : self._next + count]
         return [(len(self.graph.nodes(chunk)),) * (self._num_layers + 1) for chunk in ahead]
 
     def planned_bytes(self, epoch: int) -> int:
         if self._table is None:
             return 0
-        return sum(self._table.request_bytes(self.graph.nodes(chunk)) for chunk in self._order(epoch))
+        return sum(self._table.request_bytes(self.graph.nodes(chunk)) for chunk in self.order(epoch))
 
     def largest_batch(self) -> Batch:
         return self.batch(self._largest())
@@ -131,10 +132,6 @@ class ChunkFeed:
     def close(self) -> None:
         if self._table is not None:
             self._table.close()
-
-    def _order(self, epoch: int) -> list[int]:
-        found = epoch_order(len(self), epoch, seed=self._config.seed, shuffle=self._config.shuffle_chunks)
-        return [int(chunk) for chunk in found]
 
     def _largest(self) -> int:
         return max(range(len(self)), key=lambda chunk: (len(self.graph.nodes(chunk)), -chunk))

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from gnnsys.batch import Batch
-from gnnsys.budget import peak_growth
+from gnnsys.budget import GrowthMeter, counted_bytes, give_back_freed_blocks, keep_freed_blocks, peak_growth
 from gnnsys.training.step import StepWork
 
 OVERHEAD_BYTES = 4 << 20
@@ -68,6 +68,36 @@ def state_bytes(model: nn.Module) -> int:
 def checkpoint_bytes(model: nn.Module) -> int:
     """Bytes that writing a checkpoint takes on top: two copies of its largest file, the two moments."""
     return 4 * sum(p.nbytes for p in model.parameters())
+
+
+class FreedBlocks:
+    """Lets a step use again what the one before freed, where there is room for what that leaves behind.
+
+    Before every step: what the process has grown by, and all that the step and the loader may add, must fit; else
+    everything free is given back first. Without room for twice a step that would be before every step, and freed
+    blocks are given back as they are freed.
+
+    Args:
+        meter: of this process.
+        limit: bytes that it may grow by.
+        needed: bytes that a step and the loader may take on top.
+        left: bytes of the limit that nobody has reserved.
+    """
+
+    def __init__(self, meter: GrowthMeter, limit: int, needed: int, left: int) -> None:
+        self._meter, self._limit, self._needed, self._keep = meter, limit, needed, left >= needed
+
+    def before_step(self) -> None:
+        if not self._keep:
+            return
+        keep_freed_blocks()
+        if counted_bytes() - self._meter.baseline + self._needed > self._limit:
+            trim()
+
+    def give_back(self) -> None:
+        """Before anything else than a step: give back what is free, from now on at once."""
+        give_back_freed_blocks()
+        trim()
 
 
 def trim() -> None:

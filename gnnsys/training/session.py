@@ -208,7 +208,7 @@ class _Session:
             if loader.aggregate is not None:
                 refuse_folded(model, loader.aggregate)
             work = self._work(share)
-            self._budget = share_memory(work, loader, config, self._device, ranks, resize=job.own_loader)
+            self._memory = share_memory(work, loader, config, self._device, ranks, self._meter, resize=job.own_loader)
             ranks.first(self._begin)
             with _ending(self._events):
                 state, resumed_from = self._train(work, loader)
@@ -249,7 +249,9 @@ class _Session:
             host=_host(self._device),
             read_ahead={"prefetch": loader.prefetch, "workers": loader.workers},
         )
-        return trainer.fit(), resumed_from
+        state = trainer.fit()
+        self._memory.freed.give_back()
+        return state, resumed_from
 
     def _trainer(self, work: StepWork, loader: Feed) -> Trainer:
         return Trainer(
@@ -260,6 +262,7 @@ class _Session:
             checkpoints=self._checkpoints,
             events=self._events,
             evaluate=lambda: self._validate(work.model),
+            freed=self._memory.freed,
             ranks=self._ranks,
             stop=self._stop,
             progress=self._progress,
@@ -324,10 +327,10 @@ class _Session:
 
     def _evaluate(self, splits: list[str]) -> Evaluation:
         assert self._job.store is not None
-        trim()
+        self._memory.freed.give_back()
         options = self._config
         plan = EvaluationPlan(
-            budget=self._budget,
+            budget=self._memory.budget,
             scratch=self._out,
             fanouts=options.fanouts or (),
             batch_size=options.batch_size or 1024,

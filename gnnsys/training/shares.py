@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from gnnsys.budget import Budget
+from gnnsys.budget import Budget, GrowthMeter
 from gnnsys.errors import MemoryBudgetError
 from gnnsys.pipeline.ranks import Ranks
 from gnnsys.storage.store import Store
@@ -16,6 +17,7 @@ from gnnsys.training.feed import Feed
 from gnnsys.training.memory import (
     EVALUATION_BYTES,
     OVERHEAD_BYTES,
+    FreedBlocks,
     checkpoint_bytes,
     state_bytes,
     step_growth,
@@ -25,10 +27,27 @@ from gnnsys.training.step import StepWork
 from gnnsys.units import format_size
 
 
+@dataclass(frozen=True)
+class Shared:
+    """How the memory of a run is shared out."""
+
+    budget: Budget
+    """As it is between two epochs: evaluation may take what is left."""
+    freed: FreedBlocks
+    """What becomes of memory that a step has freed."""
+
+
 def share_memory(
-    work: StepWork, loader: Feed, config: TrainConfig, device: torch.device, ranks: Ranks, *, resize: bool
-) -> Budget:
-    """Reserve the shares, measuring a step on the largest batch; returns the budget as it is between two epochs.
+    work: StepWork,
+    loader: Feed,
+    config: TrainConfig,
+    device: torch.device,
+    ranks: Ranks,
+    meter: GrowthMeter,
+    *,
+    resize: bool,
+) -> Shared:
+    """Reserve the shares, measuring a step on the largest batch.
 
     Ranks on one host share its `config.memory`: each gets what it needs, and an equal part of what is left.
 
@@ -55,9 +74,12 @@ def share_memory(
     if resize:
         _set_read_ahead(loader, budget.left, config)
     trim()
+    loader_bytes = loader.memory_bytes()
+    needed = shares["one step"] + loader_bytes
+    freed = FreedBlocks(meter, budget.total, needed, budget.left - loader_bytes)
     del budget.shares["one step"]
     budget.reserve(_idle_bytes(loader), "loader")
-    return budget
+    return Shared(budget, freed)
 
 
 def _room(total: int, shares: Mapping[str, int], ranks: Ranks, smaller: str) -> int:

@@ -23,6 +23,7 @@ from gnnsys.training.config import TrainConfig
 from gnnsys.training.drift import look_at
 from gnnsys.training.events import Events
 from gnnsys.training.feed import Feed
+from gnnsys.training.memory import FreedBlocks
 from gnnsys.training.state import EpochRecord, TrainState
 from gnnsys.training.step import StepSums, StepWork
 from gnnsys.training.tensors import assign_weights, join_optimizer, merge_optimizers, split_optimizer
@@ -42,6 +43,7 @@ class Trainer:
         folder: of the run; checkpoints go to `folder/checkpoints`.
         evaluate: the metric on `valid` of the model as it is, or None where there is nothing to evaluate on; all
             ranks call it together.
+        freed: told before every step.
         stop: checked after every step; once set, a checkpoint is written and InterruptedWorkError raised.
     """
 
@@ -55,6 +57,7 @@ class Trainer:
         checkpoints: Checkpoints,
         events: Events,
         evaluate: Callable[[], float | None],
+        freed: FreedBlocks | None = None,
         ranks: Ranks | None = None,
         stop: threading.Event | None = None,
         progress: Progress = silent,
@@ -64,7 +67,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, config)
         self._work, self._ranks = work, ranks or Alone()
         self._folder, self._checkpoints, self._events = folder, checkpoints, events
-        self._evaluate, self._progress = evaluate, progress
+        self._evaluate, self._progress, self._freed = evaluate, progress, freed
         self._stop = stop or threading.Event()
         self._mark = self._saved_at = time.monotonic()
         self._per_epoch = int(self._ranks.sum([len(loader) if self._ranks.stage == 0 else 0])[0])
@@ -112,6 +115,8 @@ class Trainer:
         while state.batches < self._per_epoch:
             count = min(self.config.micro_batches, self._per_epoch - state.batches)
             self.optimizer.zero_grad(set_to_none=True)
+            if self._freed is not None:
+                self._freed.before_step()
             sums = self._work.run(self.loader, batches, count, state.step)
             self._finish_step(sums, count)
             self._between_steps(sums)
