@@ -20,7 +20,7 @@ _FORWARD, _BACKWARD, _EDGE, _TEXT = "#1f6feb", "#e8a33d", "#9aa4b2", "#24292f"
 
 
 def draw_schedules(folder: Path) -> Path:
-    """Write `folder/pipeline.svg`; returns it."""
+    """Write `folder/stages.svg`; returns it."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -34,7 +34,7 @@ def draw_schedules(folder: Path) -> Path:
     for axis, name in zip(axes[1:], _TITLES, strict=True):
         _schedule(axis, name)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "pipeline.svg"
+    path = folder / "stages.svg"
     figure.savefig(path, metadata={"Date": None})
     return path
 
