@@ -91,6 +91,22 @@ def test_torchrun_restarts_a_killed_rank_to_the_same_weights(pack: gs.Pack, whol
     assert result["resumed_from"]
 
 
+def test_torchrun_restarts_chunks_with_their_history_to_the_same_weights(pack: gs.Pack, tmp_path: Path) -> None:
+    store = pack.path.parent / "store"
+    chunked = ("--model", "resgcn", "--layers", "4", "--chunks", "6", "--refresh", "7", "--eval-every", "4")
+    options = (*chunked, "--epochs", "60", "--pipeline", "2")
+    whole = train(store, tmp_path / "whole", *options)
+    launcher = torchrun("--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
+    started = _started([*launcher, *command(store, tmp_path / "run", *options)], tmp_path / "run")
+    os.kill(_ranks(started.pid)[1], signal.SIGKILL)
+    _, said = started.communicate(timeout=120)
+    assert started.returncode == 0, said
+    result = gs.Run.open(tmp_path / "run").result
+    assert result["resumed_from"]
+    same = ("weights_digest", "losses", "drifts")
+    assert {key: result[key] for key in same} == {key: whole[key] for key in same}
+
+
 def _started(arguments: list[str], out: Path) -> subprocess.Popen[str]:
     """The command, some steps after the first checkpoint that it wrote."""
     latest = out / "checkpoints" / "latest"
