@@ -68,7 +68,7 @@ def _work(model: nn.Module, feed: Feed, config: TrainConfig) -> Work:
     costs, fixed = [], []
     for number, (layer, block) in enumerate(zip(layers_of(model) or (), batch.blocks, strict=True)):
         kept = _rows_kept(feed, config)
-        cost, h = profile_layer(layer, number, partial(_anew, block, kept), h)
+        cost, h = profile_layer(layer, number, partial(_anew, block, kept), h, config.precision)
         costs.append(cost)
         fixed.append(kept.num_bytes if kept else 0)
     return Work(

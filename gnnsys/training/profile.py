@@ -18,13 +18,16 @@ from gnnsys.training.stages import as_tensors
 _WARM_UPS, _REPEATS = 3, 5
 
 
-def profile_layer(layer: nn.Module, number: int, block: Callable[[], Any], h: Any) -> tuple[LayerCost, Any]:
+def profile_layer(
+    layer: nn.Module, number: int, block: Callable[[], Any], h: Any, precision: str
+) -> tuple[LayerCost, Any]:
     """Forward and backward of a layer on its own, and what it gives; weights stay as they are.
 
     Args:
         number: of the layer; the first one's rows have no gradient.
         block: makes the block, anew for every pass.
         h: what the layer reads, a tensor (S, F) or a tuple of them.
+        precision: `f32` or `bf16`, of dense products.
 
     Returns:
         Medians of some passes after a few that are not counted; held are the tensors that autograd keeps, without
@@ -35,7 +38,8 @@ def profile_layer(layer: nn.Module, number: int, block: Callable[[], Any], h: An
     for _ in range(_WARM_UPS + _REPEATS):
         inputs = tuple(tensor.detach().requires_grad_(number > 0) for tensor in as_tensors(h))
         made = block()
-        with random_from(derive(0, number), inputs[0].device):
+        narrow = torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=precision == "bf16")
+        with random_from(derive(0, number), inputs[0].device), narrow:
             began = _now(inputs[0])
             with torch.autograd.graph.saved_tensors_hooks(held.note, lambda tensor: tensor):
                 out = as_tensors(layer(inputs[0] if len(inputs) == 1 else inputs, made))

@@ -23,6 +23,8 @@ def test_a_pack_is_profiled_layer_by_layer(pack: gs.Pack) -> None:
     ]
     assert [layer.parameter_bytes for layer in found.work.layers] == [4 * (2 * a * b + b) for a, b in WIDTHS]
     assert all(layer.forward_s > 0 and layer.backward_s > 0 for layer in found.work.layers)
+    narrow = place_training(pack.path, {"model": "sage", "hidden": 16, "micro_batches": 4, "precision": "bf16"}, 1)
+    assert narrow.work.layers[0].sent_bytes * 2 == found.work.layers[0].sent_bytes
     assert {(each.stages, each.replicas) for each in found.candidates} == {
         (1, 1),
         (1, 2),
