@@ -12,7 +12,6 @@ Both directions are one product with some rows of the adjacency matrix, or of it
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -81,7 +80,7 @@ class ChunkGraph:
         self._into = self._split(*into, device)
         self._out_of = self._split(*transpose(*into), device)
         self._degree = torch.from_numpy(np.diff(into[0])).to(device)
-        self.factors = cache(self._factors)
+        self._known_factors: dict[tuple[str, torch.dtype], Factors] = {}
 
     @property
     def num_nodes(self) -> int:
@@ -115,6 +114,16 @@ class ChunkGraph:
             starts = torch.from_numpy((own - own[0]).astype(np.int32)).to(device)
             edges.append(Edges(starts, whole[own[0] : own[-1]]))
         return edges
+
+    def factors(self, how: str, dtype: torch.dtype) -> Factors:
+        """How a linear aggregation weighs rows.
+
+        Raises:
+            ConfigError: `how` is not linear.
+        """
+        if (how, dtype) not in self._known_factors:
+            self._known_factors[how, dtype] = self._factors(how, dtype)
+        return self._known_factors[how, dtype]
 
     def _factors(self, how: str, dtype: torch.dtype) -> Factors:
         if how == "sum":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,7 +60,9 @@ class StageRunner:
     """
 
     def __init__(self, work: StageWork, before: Wire, behind: Wire) -> None:
-        self._work, self._before, self._behind = work, before, behind
+        # The work owns its runner: a reference back would keep all that it holds until garbage is looked for.
+        self._work: StageWork = weakref.proxy(work)
+        self._before, self._behind = before, behind
         self._live: dict[int, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {}
         self.seconds = Seconds()
 

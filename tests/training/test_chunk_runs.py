@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import pytest
 
 import gnnsys as gs
 from gnnsys.errors import ConfigError, GnnsysError, InterruptedWorkError, MemoryBudgetError
+from gnnsys.pipeline.chunks import ChunkGraph
+from gnnsys.pipeline.history import History
 from gnnsys.training.run import train_from_config
 
 OPTIONS: dict[str, Any] = {
@@ -133,6 +136,17 @@ def test_bytes_read_are_those_planned(store: gs.Store, tmp_path: Path) -> None:
     run = train(store, tmp_path / "run", rows="direct")
     assert run.result["bytes_read"] == run.result["bytes_planned"]
     assert min(run.result["bytes_read"]) > 0
+
+
+def test_nothing_of_a_run_outlives_it(store: gs.Store, tmp_path: Path) -> None:
+    """Without the garbage collector, which may not come for long: rows kept are most of the memory of a run."""
+    gc.collect()
+    gc.disable()
+    try:
+        train(store, tmp_path / "run")
+        assert not [found for found in gc.get_objects() if type(found) in (History, ChunkGraph)]
+    finally:
+        gc.enable()
 
 
 def test_what_does_not_fit_is_refused_with_the_shares(store: gs.Store, tmp_path: Path) -> None:
