@@ -79,7 +79,7 @@ class ChunkGraph:
         into = renumber(indptr, indices, order, place)
         self._into = self._split(*into, device)
         self._out_of = self._split(*transpose(*into), device)
-        self._degree = torch.from_numpy(np.diff(into[0])).to(device)
+        self._degree = torch.from_numpy(np.diff(into[0]).astype(np.int32)).to(device)
         self._known_factors: dict[tuple[str, torch.dtype], Factors] = {}
 
     @property
@@ -95,7 +95,7 @@ class ChunkGraph:
         return self.order[self.bounds[chunk] : self.bounds[chunk + 1]]
 
     def degree(self, chunk: int) -> Tensor:
-        """(D,) int64 in-degree."""
+        """(D,) int32 in-degree."""
         return self._degree[self.bounds[chunk] : self.bounds[chunk + 1]]
 
     def into(self, chunk: int) -> Edges:
