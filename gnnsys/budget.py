@@ -129,6 +129,7 @@ def give_back_freed_blocks() -> None:
     inside 64 MiB then grows by 73 to 94 MiB instead of 55. Does nothing where the C library has no such knob.
     """
     _tune(_M_MMAP_THRESHOLD, 1 << 20)
+    _tune(_M_TRIM_THRESHOLD, 128 << 10)  # as it is by default: of smaller blocks those at the end of the heap
 
 
 def keep_freed_blocks() -> None:
