@@ -93,6 +93,7 @@ def layerwise(
             for done in run.layer(layer, source, out):
                 progress("infer", number + done, len(layers))
             source = _Source(out.table, targets, widths)
+            (folder / f"layer-{number - 1}.bin").unlink(missing_ok=True)  # of 64 layers two are on disk
         return out.rows_for(nodes, budget)
 
 
