@@ -13,8 +13,8 @@ from gnnsys.access.requests import LINE, block_shape, element_bytes, is_aligned_
 from gnnsys.errors import ConfigError
 
 _TYPES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "uint2", 16: "uint4"}
-MAX_THREADS, BESIDE_TRAINING = 1 << 20, 10_240
-"""Threads of a launch; of one that must leave processors to a step that runs meanwhile."""
+MAX_THREADS = 1 << 20
+"""Of a launch; 10,240 leave processors to a step that runs meanwhile."""
 
 _SOURCE = """
 extern "C" __global__ void gather_rows(
@@ -47,9 +47,9 @@ class Launch:
     grid: int
 
 
-def launch_of(address: int, row_bytes: int, num_rows: int, max_threads: int) -> Launch:
-    """The launch for rows of a table at `address`."""
-    element = element_bytes(address, row_bytes)
+def launch_of(address: int, out_address: int, row_bytes: int, num_rows: int, max_threads: int) -> Launch:
+    """The launch for rows of a table at `address`, to be written from `out_address` on."""
+    element = element_bytes(address | out_address, row_bytes)
     width = row_bytes // element
     block = block_shape(width)
     most = max(1, max_threads // (block[0] * block[1]))
@@ -60,13 +60,12 @@ def launch_of(address: int, row_bytes: int, num_rows: int, max_threads: int) -> 
 def gather_rows(table: Tensor, ids: Tensor, out: Tensor, *, max_threads: int, stream: Any = None) -> None:
     """out (n, F) on a GPU <- rows `ids` (n,) int64, on that GPU, of `table` (N, F) in registered host memory.
 
-    Ids are not checked.
+    Nothing is checked; table and out are contiguous.
 
     Raises:
         ConfigError: torch has no NVRTC.
     """
-    row_bytes = table.stride(0) * table.element_size()
-    launch = launch_of(table.data_ptr() | out.data_ptr() % LINE, row_bytes, len(ids), max_threads)
+    launch = launch_of(table.data_ptr(), out.data_ptr(), table[0].nbytes, len(ids), max_threads)
     sizes = torch.tensor([len(ids), launch.width, launch.base, launch.aligned], device=ids.device)
     _compiled(launch.element)(
         grid=(launch.grid, 1, 1), block=(*launch.block, 1), args=[table, ids, out, sizes], stream=stream

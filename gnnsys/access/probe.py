@@ -52,16 +52,23 @@ def _opened(table: Tensor, device: torch.device, backend: Backend) -> FeatureRea
 
 def _fastest(table: Tensor, makers: list[Callable[[], FeatureReader]]) -> FeatureReader:
     rates: list[tuple[float, FeatureReader]] = []
+    problem: Exception | None = None
     for make in makers:
         try:
             reader = make()
-            rates.append((_rate(reader, table), reader))
         except GnnsysError:  # the registry has warned
             continue
+        try:
+            rates.append((_rate(reader, table), reader))
+        except (GnnsysError, RuntimeError) as error:  # what CUDA and its compiler raise
+            reader.close()
+            problem = error
+    if not rates:
+        raise ConfigError("GS-CFG-820", f"no way to bring rows to the GPU works ({problem})") from problem
     rates.sort(key=lambda found: found[0])
     for _, slower in rates[:-1]:
         slower.close()
-    return rates[-1][1]  # staging works wherever there is CUDA
+    return rates[-1][1]
 
 
 def _rate(reader: FeatureReader, table: Tensor) -> float:

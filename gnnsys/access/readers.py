@@ -28,11 +28,11 @@ class FeatureReader(Protocol):
 
         Args:
             ids: (n,) int64 on the CPU or that device, any order, repeats allowed.
-            out: (n, F) to be filled; a new tensor when None.
+            out: (n, F) to be filled, contiguous, of the table's dtype; a new tensor when None.
             stream: CUDA stream that the work is queued on; the current one when None.
 
         Raises:
-            InputDataError: an id is negative or too large.
+            InputDataError: an id is negative or too large, or `out` is another kind of tensor.
         """
         ...
 
@@ -54,7 +54,8 @@ class CpuReader:
 
     def gather(self, ids: Tensor, out: Tensor | None = None, stream: Any = None) -> Tensor:
         ids = checked(ids, len(self._table))
-        self.nbytes_moved += len(ids) * self._table[:1].nbytes
+        out = room(out, len(ids), self._table, self._table.device)
+        self.nbytes_moved += out.nbytes
         return torch.index_select(self._table, 0, ids, out=out)
 
     def close(self) -> None:
@@ -79,8 +80,7 @@ class StagedReader:
         ids = checked(ids.cpu(), len(self._table))
         consumer = stream or torch.cuda.current_stream(self._device)
         with torch.cuda.stream(consumer):
-            rows = torch.empty(len(ids), *self._table.shape[1:], dtype=self._table.dtype, device=self._device)
-        rows = rows if out is None else out
+            rows = room(out, len(ids), self._table, self._device)
         holder = self._ring.take()
         if len(holder[0]) < len(ids):
             holder[0] = torch.empty(len(ids), *self._table.shape[1:], dtype=self._table.dtype, pin_memory=True)
@@ -130,8 +130,7 @@ class ZeroCopyReader:
         queue = stream or torch.cuda.current_stream(self._device)
         with torch.cuda.stream(queue):
             ids = checked(ids, len(self._table)).to(self._device, non_blocking=True)
-            if out is None:
-                out = torch.empty(len(ids), *self._table.shape[1:], dtype=self._table.dtype, device=self._device)
+            out = room(out, len(ids), self._table, self._device)
             if out.numel():
                 gather_rows(self._table, ids, out, max_threads=self._max_threads, stream=queue)
         self.nbytes_moved += out.nbytes
@@ -164,14 +163,14 @@ class CachedReader:
         return self._misses.nbytes_moved
 
     def gather(self, ids: Tensor, out: Tensor | None = None, stream: Any = None) -> Tensor:
-        ids = checked(ids, self._num_rows).to(self._rows.device)
-        if out is None:
-            out = torch.empty(len(ids), *self._rows.shape[1:], dtype=self._rows.dtype, device=self._rows.device)
-        slots = self._slots[ids]
-        missed = (slots < 0).nonzero().squeeze(1)
-        hit = (slots >= 0).nonzero().squeeze(1)
-        out[hit] = self._rows[slots[hit].long()]
-        out[missed] = self._misses.gather(ids[missed], stream=stream)
+        with torch.cuda.stream(stream):  # nothing where it is None
+            ids = checked(ids, self._num_rows).to(self._rows.device)
+            out = room(out, len(ids), self._rows, self._rows.device)
+            slots = self._slots[ids]
+            missed = (slots < 0).nonzero().squeeze(1)
+            hit = (slots >= 0).nonzero().squeeze(1)
+            out[hit] = self._rows[slots[hit].long()]
+            out[missed] = self._misses.gather(ids[missed], stream=stream)
         return out
 
     def close(self) -> None:
@@ -195,3 +194,22 @@ def checked(ids: Tensor, num_rows: int) -> Tensor:
             bad = ids[(ids < 0) | (ids >= num_rows)][0]
             raise InputDataError("GS-IN-820", f"row {int(bad)} is asked for, the table has {num_rows:,}")
     return ids
+
+
+def room(out: Tensor | None, count: int, table: Tensor, device: torch.device) -> Tensor:
+    """`out` as it is, or a new (count, F) tensor for rows of `table`.
+
+    Raises:
+        InputDataError: `out` has another shape, dtype, device or layout.
+    """
+    shape = (count, *table.shape[1:])
+    if out is None:
+        return torch.empty(shape, dtype=table.dtype, device=device)
+    fits = out.shape == shape and out.dtype == table.dtype and out.device.type == device.type
+    if not fits or not out.is_contiguous():
+        raise InputDataError(
+            "GS-IN-821",
+            f"out is {tuple(out.shape)} {out.dtype} on {out.device} with strides {out.stride()}; the rows are {shape} "
+            f"{table.dtype} on {device}, one behind the other",
+        )
+    return out

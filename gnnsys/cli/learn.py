@@ -20,6 +20,7 @@ from gnnsys.cli.launch import start_ranks
 from gnnsys.cli.ranks import is_rank, rank
 from gnnsys.errors import ConfigError, InterruptedWorkError
 from gnnsys.models.registry import NAMES, build, identity
+from gnnsys.training.config import TrainConfig
 from gnnsys.training.folder import Resume
 from gnnsys.training.run import train_from_config
 from gnnsys.units import format_size
@@ -68,39 +69,8 @@ def train(
 
     Example: gnnsys train packs/cora --model gcn --hidden 64 --epochs 50 --out runs/cora
     """
-    options: dict[str, Any] = {
-        "model": model,
-        "layers": layers,
-        "hidden": hidden,
-        "dropout": dropout,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "epochs": epochs,
-        "eval_every": eval_every,
-        "patience": patience,
-        "metric": metric,
-        "fanouts": tuple(parse_fanouts(fanouts)) if fanouts else None,
-        "batch_size": batch_size,
-        "micro_batches": micro_batches,
-        "pipeline": pipeline,
-        "schedule": schedule,
-        "chunks": chunks,
-        "refresh": refresh,
-        "compensation": compensation,
-        "history": history,
-        "shuffle_chunks": shuffle_chunks,
-        "guard_every": guard_every,
-        "recompute": recompute,
-        "stall_timeout": stall_timeout,
-        "memory": memory,
-        "rows": rows,
-        "precision": precision,
-        "seed": seed,
-        "workers": workers,
-        "threads": threads,
-        "device": device,
-        "checkpoint_steps": checkpoint_steps,
-    }
+    options = {name: value for name, value in locals().items() if name in TrainConfig.model_fields}
+    options["fanouts"] = tuple(parse_fanouts(fanouts)) if fanouts else None
     if pipeline is not None and pipeline > 1 and not is_rank():
         start_ranks(pipeline, sys.argv[1:])
         return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gnnsys.cli.common import Json, StorePath, emit, parse_fanouts
 from gnnsys.models.registry import NAMES
+from gnnsys.training.config import TrainConfig
 from gnnsys.training.placing import place_training
 
 
@@ -32,17 +33,7 @@ def place(
 
     Example: gnnsys place packs/products --devices 4 --model sage --hidden 256 --micro-batches 8
     """
-    options: dict[str, Any] = {
-        "model": model,
-        "layers": layers,
-        "hidden": hidden,
-        "chunks": chunks,
-        "fanouts": tuple(parse_fanouts(fanouts)) if fanouts else None,
-        "batch_size": batch_size,
-        "micro_batches": micro_batches,
-        "memory": memory,
-        "precision": precision,
-        "device": device,
-    }
+    options = {name: value for name, value in locals().items() if name in TrainConfig.model_fields}
+    options["fanouts"] = tuple(parse_fanouts(fanouts)) if fanouts else None
     found = place_training(source, options, devices, store=store)
     emit(found.to_json(), str(found), as_json)

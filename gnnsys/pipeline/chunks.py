@@ -98,6 +98,10 @@ class ChunkGraph:
         """(D,) int32 in-degree."""
         return self._degree[self.bounds[chunk] : self.bounds[chunk + 1]]
 
+    def num_edges(self, chunk: int) -> int:
+        """Of the direction with more."""
+        return max(len(self.into(chunk).indices), len(self.out_of(chunk).indices))
+
     def into(self, chunk: int) -> Edges:
         """In-edges of a chunk: for every node its sources."""
         return self._into[chunk]

@@ -89,19 +89,20 @@ def _breadth_first(
         while done < found:
             node = order[done]
             done += 1
-            for edge in range(indptr[node], indptr[node + 1]):
-                other = indices[edge]
-                if not seen[other]:
-                    seen[other] = True
-                    order[found] = other
-                    found += 1
-            for edge in range(out_indptr[node], out_indptr[node + 1]):
-                other = out_indices[edge]
-                if not seen[other]:
-                    seen[other] = True
-                    order[found] = other
-                    found += 1
+            found = _reach(indices[indptr[node] : indptr[node + 1]], seen, order, found)
+            found = _reach(out_indices[out_indptr[node] : out_indptr[node + 1]], seen, order, found)
     return order
+
+
+@njit(nogil=True, cache=True)
+def _reach(others: np.ndarray, seen: np.ndarray, order: np.ndarray, found: int) -> int:
+    """Put those not seen yet behind the `found` in `order`; returns how many there are then."""
+    for other in others:
+        if not seen[other]:
+            seen[other] = True
+            order[found] = other
+            found += 1
+    return found
 
 
 @njit(nogil=True, cache=True)
@@ -126,12 +127,8 @@ def _stream(
     near = np.zeros(num_parts, dtype=np.float64)
     for node in order:
         near[:] = 0.0
-        for edge in range(indptr[node], indptr[node + 1]):
-            if part[indices[edge]] >= 0:
-                near[part[indices[edge]]] += 1
-        for edge in range(out_indptr[node], out_indptr[node + 1]):
-            if part[out_indices[edge]] >= 0:
-                near[part[out_indices[edge]]] += 1
+        _count(indices[indptr[node] : indptr[node + 1]], part, near)
+        _count(out_indices[out_indptr[node] : out_indptr[node + 1]], part, near)
         if refine:
             load[part[node]] -= weight[node]
         best, least, best_score = -1, 0, -1.0
@@ -145,6 +142,14 @@ def _stream(
                 best, best_score = p, score
         part[node] = best if best >= 0 else least
         load[part[node]] += weight[node]
+
+
+@njit(nogil=True, cache=True)
+def _count(others: np.ndarray, part: np.ndarray, near: np.ndarray) -> None:
+    """Count those that are in a part already, part by part."""
+    for other in others:
+        if part[other] >= 0:
+            near[part[other]] += 1
 
 
 def _fill_empty(part: np.ndarray, num_parts: int) -> None:

@@ -23,6 +23,9 @@ from gnnsys.training.stages import Part
 from gnnsys.training.tasks import Task
 from gnnsys.units import format_size
 
+_WEIGHT_BYTES = 16
+"""Per edge of a chunk while its rows are added up: weights of the edges, and what they are made of."""
+
 aggregate.register(ChunkBlock, lambda block, h, how: block.aggregate(h, how))
 
 
@@ -127,7 +130,8 @@ class ChunkFeed:
 
     def memory_bytes(self, prefetch: int | None = None, workers: int | None = None) -> int:
         held = self._store.num_nodes * self._store.row_bytes() if self._config.rows == "memory" else 0
-        return graph_bytes(self._store) + held * (self._table is not None) + 2 * self.max_batch_bytes()
+        weights = _WEIGHT_BYTES * max(self.graph.num_edges(chunk) for chunk in range(len(self)))
+        return graph_bytes(self._store) + weights + held * (self._table is not None) + 2 * self.max_batch_bytes()
 
     def close(self) -> None:
         if self._table is not None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from gnnsys.errors import GnnsysError
 
-DIVERGED = "GS-PIPE-003"
 NOTED, ALLOWED = 0.1, 0.5
 """Relative drifts: more is said, much more twice in a row ends training."""
 _SMALL_LOSS = 0.5
@@ -51,7 +50,7 @@ def look_at(drifts: Sequence[Drift], *, speak: bool) -> None:
         f"{newest.exact:.4f}"
     )
     if len(drifts) > 1 and min(drift.relative for drift in drifts[-2:]) > ALLOWED:
-        error = GnnsysError(DIVERGED, f"the chunks have diverged: {found}", hint=_ADVICE)
+        error = GnnsysError("GS-PIPE-003", f"the chunks have diverged: {found}", hint=_ADVICE)
         error.everywhere = True
         raise error
     if speak and newest.relative > NOTED and not any(drift.relative > NOTED for drift in drifts[:-1]):

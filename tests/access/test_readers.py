@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from gnnsys.access import probe
 from gnnsys.access.ahead import gather_ahead
 from gnnsys.access.probe import open_reader
 from gnnsys.access.readers import CachedReader, CpuReader, FeatureReader, StagedReader, ZeroCopyReader
@@ -61,6 +63,39 @@ def test_rows_are_those_asked_for(make: Callable[[Tensor], FeatureReader], dtype
 def test_other_ids_are_refused(make: Callable[[Tensor], FeatureReader], ids: Tensor, message: str) -> None:
     with pytest.raises(InputDataError, match=message):
         make(table(torch.float32, 4)).gather(ids)
+
+
+@pytest.mark.parametrize("make", [CpuReader, cached])
+@pytest.mark.parametrize(
+    "out",
+    [torch.empty(1, 4), torch.empty(2, 3), torch.empty(2, 4, dtype=torch.float64), torch.empty(4, 2).T],
+    ids=["rows", "columns", "dtype", "layout"],
+)
+def test_an_out_that_does_not_fit_is_refused(make: Callable[[Tensor], FeatureReader], out: Tensor) -> None:
+    with pytest.raises(InputDataError, match="GS-IN-821"):
+        make(table(torch.float32, 4)).gather(torch.tensor([1, 2]), out=out)
+
+
+class Broken(CpuReader):
+    """Opens, and fails when it is used."""
+
+    closed = 0
+
+    def gather(self, ids: Tensor, out: Tensor | None = None, stream: Any = None) -> Tensor:
+        raise RuntimeError("the compiler is not there")
+
+    def close(self) -> None:
+        Broken.closed += 1
+
+
+def test_a_reader_that_fails_when_tried_is_passed_over_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.synchronize", lambda *_: None)
+    monkeypatch.setattr(probe, "_PROBE_S", 0.0)
+    rows = table(torch.float32, 4)
+    assert type(probe._fastest(rows, [lambda: Broken(rows), lambda: CpuReader(rows)])) is CpuReader
+    assert Broken.closed == 1
+    with pytest.raises(ConfigError, match="the compiler is not there"):
+        probe._fastest(rows, [lambda: Broken(rows)])
 
 
 def test_hot_rows_do_not_come_from_the_host() -> None:

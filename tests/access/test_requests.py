@@ -58,7 +58,7 @@ def test_a_launch_copies_every_value_once(row_bytes: int, address: int) -> None:
     """The kernel's loops in Python."""
     rng = np.random.default_rng(row_bytes)
     ids = rng.integers(0, 50, 37)
-    launch = launch_of(address, row_bytes, len(ids), max_threads=4096)
+    launch = launch_of(address, 4096, row_bytes, len(ids), max_threads=4096)
     table = rng.integers(0, 1 << 30, (50 * launch.width,))
     out = np.full(len(ids) * launch.width, -1)
     for block in range(launch.grid):
@@ -75,5 +75,5 @@ def test_a_launch_copies_every_value_once(row_bytes: int, address: int) -> None:
 
 
 def test_a_launch_beside_training_stays_small() -> None:
-    launch = launch_of(0, 512, 1_000_000, max_threads=10_240)
+    launch = launch_of(0, 0, 512, 1_000_000, max_threads=10_240)
     assert launch.grid * launch.block[0] * launch.block[1] <= 10_240

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gnnsys.errors import ConfigError, GnnsysError
+from gnnsys.models.aggregate import aggregate
 from gnnsys.models.registry import NAMES, build
 from gnnsys.pipeline.chunks import ChunkBlock, ChunkGraph
 from gnnsys.pipeline.history import KeptRows
@@ -208,8 +209,6 @@ class _AfterLinearLayer(nn.Module):
         self.lin = copy.deepcopy(lin)
 
     def forward(self, h: Tensor, block: Any) -> Tensor:
-        from gnnsys.models.aggregate import aggregate
-
         return aggregate(block, self.lin(h), "gcn")
 
 

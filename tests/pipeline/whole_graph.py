@@ -41,7 +41,6 @@ class Whole:
     x: Tensor
     y: Tensor
     num_layers: int
-    shuffle: bool = True
     seed: int = 0
     orders: list[list[int]] | None = None
     """Of the epochs, when the test wants its own."""
@@ -62,8 +61,8 @@ class Whole:
     def order(self, epoch: int) -> list[int]:
         if self.orders is not None:
             return self.orders[epoch]
-        rng = np.random.default_rng([self.seed, epoch])
-        return rng.permutation(self.num_chunks).tolist() if self.shuffle else list(range(self.num_chunks))
+        found: list[int] = np.random.default_rng([self.seed, epoch]).permutation(self.num_chunks).tolist()
+        return found
 
     def batch(self, chunk: int) -> Batch:
         nodes = torch.from_numpy(self.graph.nodes(chunk))
@@ -131,7 +130,8 @@ class Stages:
 
     def epoch(self, number: int) -> tuple[float, int]:
         """Gradients are left on the model; returns what the losses add up to, and how many there were."""
-        count = len(self.config_chunks())
+        assert self.config.chunks is not None
+        count = self.config.chunks
         sums = []
         for work, feed in zip(self.works, self.feeds, strict=True):
             feed.epoch = number
@@ -141,9 +141,6 @@ class Stages:
         for work in self.works:
             work.history.end(number)
         return sums[-1].loss, sums[-1].count
-
-    def config_chunks(self) -> range:
-        return range(self.config.chunks or 0)
 
     def gradients(self) -> dict[str, Tensor]:
         return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
