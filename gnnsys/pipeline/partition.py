@@ -1,9 +1,10 @@
-"""Split the nodes of a graph into chunks of equal cost with few edges between them, in a handful of passes.
+"""Split the nodes of a graph into chunks of equal cost with few edges between them.
 
-Nodes stream by in breadth-first order and each goes where most of its neighbours are, less so the fuller that part is
-(linear deterministic greedy: Stanton and Kliot 2012). The passes after the first know where everybody was before
-(restreaming: Nishimura and Ugander 2013), and the last ones only make moves that save edges. Edges count both ways.
-Nothing but the part of every node is kept between passes.
+The graph is made smaller level by level (`coarsen`), the smallest one is cut, and every level is mended on the way
+back (multilevel: Karypis and Kumar 1998). The cut goes in passes: a group goes where most of its edges are, less so
+the fuller that part is (linear deterministic greedy: Stanton and Kliot 2012), and the passes after the first know
+where everybody was before (restreaming: Nishimura and Ugander 2013). Mending only makes moves that save edges. Edges
+count both ways.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import numpy as np
 from numba import njit
 
 from gnnsys.errors import ConfigError
-from gnnsys.pipeline.kernels import transpose
+from gnnsys.pipeline.coarsen import Graph, breadth_first, contract, join, symmetric
 
 NODE_COST = 10
 """What a node costs beside its in-edges, in edges: its dense products against a row added up."""
 SLACK = 1.1
 """How full a part may get, against the mean."""
-_STREAMED, _REFINED = 10, 5
-"""Passes of either kind."""
+_FLOOR = 0.8
+"""Mending takes nothing from a part that would hold less than this, against the mean."""
+_GROUPS = 30
+"""The smallest graph has about so many groups a part."""
+_TRIES, _STREAMED, _MENDED = 4, 10, 10
+"""How many orders the smallest graph is cut in, passes of a cut, and at most so many passes to mend a level."""
 
 
 def partition(indptr: np.ndarray, indices: np.ndarray, num_parts: int) -> np.ndarray:
@@ -41,14 +46,19 @@ def partition(indptr: np.ndarray, indices: np.ndarray, num_parts: int) -> np.nda
         raise ConfigError("GS-CFG-801", f"{num_nodes:,} nodes cannot be split into {num_parts} parts")
     if num_parts == 1:
         return np.zeros(num_nodes, dtype=np.int32)
-    out_indptr, out_indices = transpose(indptr, indices)
-    graph = indptr, indices, out_indptr, out_indices
-    weight = np.diff(indptr) + NODE_COST
-    room = SLACK * weight.sum() / num_parts
-    part = np.full(num_nodes, -1, dtype=np.int32)
-    order = _breadth_first(*graph)
-    for number in range(_STREAMED + _REFINED):
-        _stream(*graph, order, weight, room, part, num_parts, number >= _STREAMED)
+    weight = np.diff(indptr).astype(np.int64) + NODE_COST
+    mean = weight.sum() / num_parts
+    graph = symmetric(indptr, indices)
+    levels = []
+    while len(weight) > _GROUPS * num_parts:
+        group, coarse_weight = join(*graph, weight, (SLACK - 1) * mean)
+        if len(coarse_weight) > 0.9 * len(weight):
+            break
+        levels.append((graph, weight, group))
+        graph, weight = contract(*graph, group, len(coarse_weight)), coarse_weight
+    part = _cut(graph, weight, mean, num_parts)
+    for graph, weight, group in reversed(levels):
+        part = _mended(graph, weight, mean, part[group], num_parts)
     _fill_empty(part, num_parts)
     return part
 
@@ -72,72 +82,60 @@ def edge_cut(indptr: np.ndarray, indices: np.ndarray, part: np.ndarray) -> int:
     return int(np.count_nonzero(part[indices] != to))
 
 
-@njit(nogil=True, cache=True)
-def _breadth_first(
-    indptr: np.ndarray, indices: np.ndarray, out_indptr: np.ndarray, out_indices: np.ndarray
-) -> np.ndarray:
-    """All nodes, component by component, each from its lowest node on."""
-    num_nodes = len(indptr) - 1
-    order = np.empty(num_nodes, dtype=np.int64)
-    seen = np.zeros(num_nodes, dtype=np.bool_)
-    done = found = 0
-    for start in range(num_nodes):
-        if not seen[start]:
-            seen[start] = True
-            order[found] = start
-            found += 1
-        while done < found:
-            node = order[done]
-            done += 1
-            found = _reach(indices[indptr[node] : indptr[node + 1]], seen, order, found)
-            found = _reach(out_indices[out_indptr[node] : out_indptr[node + 1]], seen, order, found)
-    return order
+def _cut(graph: Graph, weight: np.ndarray, mean: float, num_parts: int) -> np.ndarray:
+    """The best of some cuts: one in breadth-first order, and some in orders drawn from a fixed seed."""
+    rng = np.random.default_rng(0)
+    orders = [breadth_first(*graph[:2]), *(rng.permutation(len(weight)) for _ in range(1, _TRIES))]
+    cuts = []
+    for order in orders:
+        part = np.full(len(weight), -1, dtype=np.int32)
+        for _ in range(_STREAMED):
+            _stream(*graph, order, weight, mean, part, num_parts)
+        cuts.append(_mended(graph, weight, mean, part, num_parts))
+    return min(cuts, key=lambda part: _edges_between(graph, part))
 
 
-@njit(nogil=True, cache=True)
-def _reach(others: np.ndarray, seen: np.ndarray, order: np.ndarray, found: int) -> int:
-    """Put those not seen yet behind the `found` in `order`; returns how many there are then."""
-    for other in others:
-        if not seen[other]:
-            seen[other] = True
-            order[found] = other
-            found += 1
-    return found
+def _edges_between(graph: Graph, part: np.ndarray) -> int:
+    indptr, others, edges = graph
+    return int(edges[part[others] != np.repeat(part, np.diff(indptr))].sum())
+
+
+def _mended(graph: Graph, weight: np.ndarray, mean: float, part: np.ndarray, num_parts: int) -> np.ndarray:
+    """`part` after passes of moves that save edges, until hardly a node moves."""
+    order = breadth_first(*graph[:2])
+    for _ in range(_MENDED):
+        if 200 * _mend(*graph, order, weight, SLACK * mean, _FLOOR * mean, part, num_parts) < len(weight):
+            break
+    return part
 
 
 @njit(nogil=True, cache=True)
 def _stream(
     indptr: np.ndarray,
-    indices: np.ndarray,
-    out_indptr: np.ndarray,
-    out_indices: np.ndarray,
+    others: np.ndarray,
+    edges: np.ndarray,
     order: np.ndarray,
     weight: np.ndarray,
     room: float,
     part: np.ndarray,
     num_parts: int,
-    refine: bool,
 ) -> None:
-    """One pass: every node leaves its part and goes to the best one with room, or to the least full. A streamed pass
-    begins with empty parts but remembers who was where; a refining one begins with the parts as they are."""
+    """One pass that fills empty parts and remembers who was where (-1: nowhere yet). Every node goes to the best part
+    with room, or to the least full."""
     load = np.zeros(num_parts, dtype=np.float64)
-    if refine:
-        for node in range(len(part)):
-            load[part[node]] += weight[node]
     near = np.zeros(num_parts, dtype=np.float64)
     for node in order:
         near[:] = 0.0
-        _count(indices[indptr[node] : indptr[node + 1]], part, near)
-        _count(out_indices[out_indptr[node] : out_indptr[node + 1]], part, near)
-        if refine:
-            load[part[node]] -= weight[node]
-        best, least, best_score = -1, 0, -1.0
+        for edge in range(indptr[node], indptr[node + 1]):
+            if part[others[edge]] >= 0:
+                near[part[others[edge]]] += edges[edge]
+        best, best_score, least = -1, -1.0, 0
         for p in range(num_parts):
             if load[p] < load[least]:
                 least = p
             if load[p] + weight[node] > room:
                 continue
-            score = near[p] + (0.5 if p == part[node] else 0.0) if refine else near[p] * (1.0 - load[p] / room)
+            score = near[p] * (1.0 - load[p] / room)
             if score > best_score or (score == best_score and load[p] < load[best]):
                 best, best_score = p, score
         part[node] = best if best >= 0 else least
@@ -145,11 +143,41 @@ def _stream(
 
 
 @njit(nogil=True, cache=True)
-def _count(others: np.ndarray, part: np.ndarray, near: np.ndarray) -> None:
-    """Count those that are in a part already, part by part."""
-    for other in others:
-        if part[other] >= 0:
-            near[part[other]] += 1
+def _mend(
+    indptr: np.ndarray,
+    others: np.ndarray,
+    edges: np.ndarray,
+    order: np.ndarray,
+    weight: np.ndarray,
+    room: float,
+    floor: float,
+    part: np.ndarray,
+    num_parts: int,
+) -> int:
+    """One pass over the parts as they are: every node moves to the part with most of its edges, if that has room and
+    its own part stays above the floor. Returns how many moved."""
+    load = np.zeros(num_parts, dtype=np.float64)
+    for node in order:
+        load[part[node]] += weight[node]
+    near = np.zeros(num_parts, dtype=np.int64)
+    moved = 0
+    for node in order:
+        own = part[node]
+        if load[own] - weight[node] < floor:
+            continue
+        near[:] = 0
+        for edge in range(indptr[node], indptr[node + 1]):
+            near[part[others[edge]]] += edges[edge]
+        best = own
+        for p in range(num_parts):
+            if near[p] > near[best] and load[p] + weight[node] <= room:
+                best = p
+        if best != own:
+            load[own] -= weight[node]
+            load[best] += weight[node]
+            part[node] = best
+            moved += 1
+    return moved
 
 
 def _fill_empty(part: np.ndarray, num_parts: int) -> None:

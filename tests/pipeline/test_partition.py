@@ -76,6 +76,14 @@ def test_parts_are_balanced_and_none_is_empty(make: Callable[[], Graph], num_par
     assert load.max() <= max(SLACK * mean, mean + weight.max())
 
 
+def test_mending_leaves_no_part_light() -> None:
+    indptr, indices = powerlaw()
+    weight = np.diff(indptr) + NODE_COST
+    for num_parts in (2, 7, 30):
+        load = np.bincount(partition(indptr, indices, num_parts), weights=weight)
+        assert load.min() >= 0.79 * weight.sum() / num_parts
+
+
 def test_planted_communities_are_found() -> None:
     (indptr, indices), planted = communities()
     assert edge_cut(indptr, indices, partition(indptr, indices, 8)) <= 1.01 * edge_cut(indptr, indices, planted)
@@ -94,12 +102,12 @@ def test_fewer_edges_are_cut_than_by_chance(make: Callable[[], Graph]) -> None:
     assert edge_cut(indptr, indices, part) < 0.8 * edge_cut(indptr, indices, shuffled)
 
 
-def test_a_real_graph_is_cut_to_a_quarter_of_chance(data_file: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_real_graph_is_cut_to_a_seventh_of_chance(data_file: Callable[[str], Path], tmp_path: Path) -> None:
     cora = data_file("static/planetoid-cora/cora.npz")
     graph = gs.ingest(f"npz:{cora}", tmp_path / "store", undirected=True).graph
     indptr, indices = np.array(graph.indptr), np.array(graph.indices)
     part = partition(indptr, indices, 8)
-    assert edge_cut(indptr, indices, part) < 0.25 * len(indices)  # by chance it is 7 / 8
+    assert edge_cut(indptr, indices, part) < 0.125 * len(indices)  # by chance it is 7 / 8
     assert np.array_equal(part, partition(indptr, indices, 8))
 
 
