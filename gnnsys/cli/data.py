@@ -54,7 +54,9 @@ _NOTES = {
 
 
 def ingest(
-    source: Annotated[str, typer.Argument(help="synthetic:powerlaw:nodes=1e6,edges=2e7,.. | npz:FILE | edges:FILE")],
+    source: Annotated[
+        str, typer.Argument(help="synthetic:powerlaw:nodes=1e6,.. | npz:FILE | edges:FILE | ogb:NAME[:ROOT]")
+    ],
     store: Annotated[Path, typer.Argument(help="Folder of the new Store.")],
     memory: Memory = "4GiB",
     split: Annotated[str | None, typer.Option(help="given | given:K | per-class:20/30 | none")] = None,

@@ -1,20 +1,16 @@
 """`npz:FILE`: graphs saved by numpy, in the two forms that benchmark collections use.
 
-    CSR     adj_data, adj_indices, adj_indptr, adj_shape   row i, column j is an edge i -> j
-            attr_data, attr_indices, attr_indptr, attr_shape, or attr_matrix   features
-            labels                                         optional
-            train_idx, val_idx, test_idx                   optional
-    edges   edges (E, 2)                                   edge from the first to the second column
-            node_features (N, F), node_labels (N,)
-            train_masks, val_masks, test_masks (K, N)      optional: K versions of the splits
-
-Members are unpacked into scratch files one by one and mapped from there, so the size of the archive never matters.
+CSR     adj_data, adj_indices, adj_indptr, adj_shape   row i, column j is an edge i -> j
+        attr_data, attr_indices, attr_indptr, attr_shape, or attr_matrix   features
+        labels                                         optional
+        train_idx, val_idx, test_idx                   optional
+edges   edges (E, 2)                                   edge from the first to the second column
+        node_features (N, F), node_labels (N,)
+        train_masks, val_masks, test_masks (K, N)      optional: K versions of the splits
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnnsys.errors import InputDataError
+from gnnsys.ingestion.archive import Archive
 from gnnsys.ingestion.arrays import rows_of_array
-from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.kernels import add_rows, rows_of
-from gnnsys.ingestion.npy import map_raw, read_npy_header
 from gnnsys.ingestion.source import Names, Rows
 from gnnsys.storage.checksums import digest_file
 
@@ -39,10 +34,6 @@ _MASKED = {"train": "train_masks", "valid": "val_masks", "test": "test_masks"}
 _EDGES = ("edges",)
 _OPTIONAL = ("attr_matrix", "labels", "node_features", "node_labels", *_INDEXED.values(), *_MASKED.values())
 
-_MAX_MEMBERS = 100_000
-# Deflate ends at 1032, and real files get there (14 MiB of ones in Amazon Computers).
-_MAX_RATIO, _RATIO_FROM = 1100, 10 << 20
-_COPY_BYTES = 256 << 10
 _STEP = 1 << 16
 
 
@@ -55,8 +46,8 @@ class NpzSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._members = _read_directory(path)
-        held = self._members.keys()
+        self._archive = Archive(path)
+        held = self._archive.members.keys()
         self._csr = all(name in held for name in _CSR)
         if not self._csr and "edges" not in held:
             raise InputDataError(
@@ -77,11 +68,11 @@ class NpzSource:
         return {"npz": digest_file(self._path)}
 
     def input_bytes(self) -> int:
-        return sum(self._members[name].file_size for name in self._wanted)
+        return self._archive.unpacked_bytes(self._wanted)
 
     def prepare(self, job: Job) -> None:
         for name in self._wanted:
-            self._unpack(job, name)
+            self._arrays[name] = self._archive.unpack(job, name)
         if self._csr:
             self._prepare_csr()
         else:
@@ -102,24 +93,6 @@ class NpzSource:
 
     def edge_place(self, number: int) -> str:
         return f"{self._path}: {'adj entry' if self._csr else 'edges row'} {number}"
-
-    def _unpack(self, job: Job, name: str) -> None:
-        file = job.stage.work / f"member-{name}.bin"
-        if f"member/{name}" not in job.stage.done:
-            what = f"{self._path}: member {name}"
-            info = self._members[name]
-            try:
-                with zipfile.ZipFile(self._path) as archive, archive.open(info) as stream:
-                    header = read_npy_header(stream, what, info.file_size)
-                    write_scratch(file, _pieces(stream))
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-                raise InputDataError("GS-IN-113", f"{what}: cannot be unpacked ({error})") from None
-            if file.stat().st_size != header.num_bytes:
-                raise InputDataError("GS-IN-113", f"{what}: holds less than the archive says")
-            shape = list(header.shape)
-            job.stage.record(f"member/{name}", dtype=header.dtype.str, shape=shape, fortran=header.fortran)
-        facts = job.stage.done[f"member/{name}"]
-        self._arrays[name] = map_raw(file, np.dtype(facts["dtype"]), tuple(facts["shape"]), facts["fortran"])
 
     def _prepare_csr(self) -> None:
         rows, columns = self._checked_csr("adj")
@@ -197,37 +170,3 @@ class NpzSource:
                 "GS-IN-115",
                 f"{self._path}: {name} ({array.dtype}, shape {array.shape}) does not fit the other arrays",
             )
-
-
-def _read_directory(path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Members of the archive by array name, after the checks that keep unpacking harmless."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except FileNotFoundError:
-        raise InputDataError("GS-IN-100", f"{path}: no such file") from None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputDataError("GS-IN-113", f"{path}: not a .npz archive ({error})") from None
-    members: dict[str, zipfile.ZipInfo] = {}
-    if len(infos) > _MAX_MEMBERS:
-        raise InputDataError("GS-IN-113", f"{path}: {len(infos)} members, the limit is {_MAX_MEMBERS}")
-    for info in infos:
-        name = info.filename.removesuffix(".npy")
-        bomb = info.file_size > _RATIO_FROM and info.file_size > _MAX_RATIO * info.compress_size
-        # numpy writes stored or deflated members; other codecs fail in ways of their own.
-        reasons = {
-            "encrypted": info.flag_bits & 1,
-            "compressed beyond reason": bomb,
-            "there twice": name in members,
-            "not stored or deflated": info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
-        }
-        for reason, holds in reasons.items():
-            if holds:
-                raise InputDataError("GS-IN-113", f"{path}: member {name!r} is {reason}")
-        members[name] = info
-    return members
-
-
-def _pieces(stream: Any) -> Iterator[np.ndarray]:
-    while piece := stream.read(_COPY_BYTES):
-        yield np.frombuffer(piece, dtype=np.uint8)

@@ -8,10 +8,11 @@ from pathlib import Path
 from gnnsys.errors import ConfigError
 from gnnsys.ingestion.edges import EdgeListSource
 from gnnsys.ingestion.npz import NpzSource
+from gnnsys.ingestion.ogb import OgbSource
 from gnnsys.ingestion.source import Source
 from gnnsys.ingestion.synthetic import PowerLawSource, parse_powerlaw
 
-_KINDS = ("synthetic", "npz", "edges")
+_KINDS = ("synthetic", "npz", "edges", "ogb")
 _POWERLAW = "powerlaw:"
 
 
@@ -31,13 +32,17 @@ def open_source(source: str | Path | Source, features: str | Path | None, labels
     _refuse_files(features, labels, f"{kind}:")
     if kind == "npz":
         return NpzSource(Path(rest))
+    if kind == "ogb":
+        name, _, root = rest.partition(":")
+        return OgbSource(name, _path(root or None))
     if kind == "synthetic" and rest.startswith(_POWERLAW):
         return PowerLawSource(parse_powerlaw(rest.removeprefix(_POWERLAW)))
     close = difflib.get_close_matches(kind, _KINDS, n=1)
     raise ConfigError(
         "GS-CFG-104",
         f"source {str(source)!r} is not known" + (f"; did you mean {close[0]}:?" if close and close[0] != kind else ""),
-        hint="Write synthetic:powerlaw:nodes=1e6,edges=2e7,feat=128,classes=16, npz:FILE or edges:FILE.",
+        hint="Write synthetic:powerlaw:nodes=1e6,edges=2e7,feat=128,classes=16, npz:FILE, edges:FILE or "
+        "ogb:NAME[:ROOT].",
     )
 
 
