@@ -21,6 +21,9 @@ def gather_ahead(reader: FeatureReader, ids: Iterable[Tensor], device: torch.dev
     side = torch.cuda.Stream(device)
     waiting: list[tuple[Tensor, torch.cuda.Event]] = []
     for each in ids:
+        if each.is_cuda:  # they may be unfinished, and must outlive the gather
+            side.wait_stream(torch.cuda.current_stream(device))
+            each.record_stream(side)
         with torch.cuda.stream(side):
             rows = reader.gather(each, stream=side)
             waiting.append((rows, side.record_event()))

@@ -1,4 +1,4 @@
-"""The kernel that reads rows where they are: compiled by NVRTC when it is first used, no compiler needed."""
+"""The kernel that reads rows where they are: compiled by NVRTC when it is first used."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gnnsys.access.requests import LINE, block_shape, element_bytes, is_aligned_
 from gnnsys.errors import ConfigError
 
 _TYPES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "uint2", 16: "uint4"}
+_STAGED = "Use backend='staged'."
 MAX_THREADS = 1 << 20
 """Of a launch; 10,240 leave processors to a step that runs meanwhile."""
 
@@ -63,20 +64,25 @@ def gather_rows(table: Tensor, ids: Tensor, out: Tensor, *, max_threads: int, st
     Nothing is checked; table and out are contiguous.
 
     Raises:
-        ConfigError: torch has no NVRTC.
+        ConfigError: the kernel cannot be compiled here.
     """
     launch = launch_of(table.data_ptr(), out.data_ptr(), table[0].nbytes, len(ids), max_threads)
     sizes = torch.tensor([len(ids), launch.width, launch.base, launch.aligned], device=ids.device)
-    _compiled(launch.element)(
+    _compiled(launch.element, ids.device)(
         grid=(launch.grid, 1, 1), block=(*launch.block, 1), args=[table, ids, out, sizes], stream=stream
     )
 
 
 @cache
-def _compiled(element: int) -> Any:
+def _compiled(element: int, device: torch.device) -> Any:
+    """The kernel; what is compiled belongs to one device."""
     build = getattr(torch.cuda, "_compile_kernel", None)
     if build is None:
+        raise ConfigError("GS-CFG-821", f"torch {torch.__version__} cannot compile kernels", hint=_STAGED)
+    try:
+        with torch.cuda.device(device):
+            return build(_SOURCE.format(type=_TYPES[element], line=LINE // element), "gather_rows")
+    except (OSError, ValueError, AttributeError, RuntimeError) as error:  # no toolkit, no NVRTC, or it will not compile
         raise ConfigError(
-            "GS-CFG-821", f"torch {torch.__version__} cannot compile kernels", hint="Use backend='staged'."
-        )
-    return build(_SOURCE.format(type=_TYPES[element], line=LINE // element), "gather_rows")
+            "GS-CFG-821", f"the kernel that reads rows in place cannot be compiled ({error})", hint=_STAGED
+        ) from error

@@ -24,7 +24,7 @@ def open_reader(
     Args:
         table: (N, F) on the CPU.
         backend: `cpu` for a CPU, `staged` or `uva` for a GPU; `auto` takes the fastest that works, found in two
-            seconds.
+            seconds beside the time to page-lock the table.
         hot: (H,) ids of rows to keep on the device.
 
     Raises:
@@ -32,7 +32,13 @@ def open_reader(
     """
     device = torch.device(device)
     reader = _opened(table, device, backend)
-    return reader if hot is None else CachedReader(table, hot, device, reader)
+    if hot is None:
+        return reader
+    try:
+        return CachedReader(table, hot, device, reader)
+    except GnnsysError:
+        reader.close()
+        raise
 
 
 def _opened(table: Tensor, device: torch.device, backend: Backend) -> FeatureReader:
@@ -47,10 +53,12 @@ def _opened(table: Tensor, device: torch.device, backend: Backend) -> FeatureRea
         )
     if backend != "auto":
         return makers[backend]()
-    return makers["cpu"]() if device.type == "cpu" else _fastest(table, list(makers.values()))
+    if device.type == "cpu" or table.numel() == 0:  # nothing to measure
+        return next(iter(makers.values()))()
+    return _fastest(table, device, list(makers.values()))
 
 
-def _fastest(table: Tensor, makers: list[Callable[[], FeatureReader]]) -> FeatureReader:
+def _fastest(table: Tensor, device: torch.device, makers: list[Callable[[], FeatureReader]]) -> FeatureReader:
     rates: list[tuple[float, FeatureReader]] = []
     problem: Exception | None = None
     for make in makers:
@@ -59,8 +67,8 @@ def _fastest(table: Tensor, makers: list[Callable[[], FeatureReader]]) -> Featur
         except GnnsysError:  # the registry has warned
             continue
         try:
-            rates.append((_rate(reader, table), reader))
-        except (GnnsysError, RuntimeError) as error:  # what CUDA and its compiler raise
+            rates.append((_rate(reader, table, device), reader))
+        except (GnnsysError, RuntimeError, OSError, ValueError) as error:  # what CUDA and its compiler raise
             reader.close()
             problem = error
     if not rates:
@@ -71,15 +79,15 @@ def _fastest(table: Tensor, makers: list[Callable[[], FeatureReader]]) -> Featur
     return rates[-1][1]
 
 
-def _rate(reader: FeatureReader, table: Tensor) -> float:
+def _rate(reader: FeatureReader, table: Tensor, device: torch.device) -> float:
     """Rows per second for random ids."""
     count = max(1, min(len(table), _PROBE_BYTES // max(table[:1].nbytes, 1)))
     ids = torch.randint(len(table), (count,), generator=torch.Generator().manual_seed(0))
     reader.gather(ids)
-    torch.cuda.synchronize()
+    torch.cuda.synchronize(device)
     began, done = time.perf_counter(), 0
     while time.perf_counter() - began < _PROBE_S:
         reader.gather(ids)
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
         done += count
     return done / (time.perf_counter() - began)

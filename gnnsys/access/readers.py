@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -37,11 +37,28 @@ class FeatureReader(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of buffers and registered memory."""
+        """Let go of buffers and registered memory; a second time nothing is left to do."""
         ...
 
+    def __enter__(self) -> Self: ...
 
-class CpuReader:
+    def __exit__(self, *failure: object) -> None: ...
+
+
+class _Closing:
+    """A reader as a context manager."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+
+class CpuReader(_Closing):
     """Rows for the CPU: the reference.
 
     Args:
@@ -58,11 +75,8 @@ class CpuReader:
         self.nbytes_moved += out.nbytes
         return torch.index_select(self._table, 0, ids, out=out)
 
-    def close(self) -> None:
-        pass
 
-
-class StagedReader:
+class StagedReader(_Closing):
     """Rows copied on the CPU into page-locked buffers, and from there by the GPU's copy engine.
 
     Args:
@@ -73,7 +87,7 @@ class StagedReader:
     def __init__(self, table: Tensor, device: torch.device) -> None:
         self._table, self._device = table, device
         self._copies = torch.cuda.Stream(device)
-        self._ring: Ring[list[Tensor]] = Ring([[table[:0]] for _ in range(_BUFFERS)])
+        self._ring = self._empty_buffers()
         self.nbytes_moved = 0
 
     def gather(self, ids: Tensor, out: Tensor | None = None, stream: Any = None) -> Tensor:
@@ -98,9 +112,13 @@ class StagedReader:
 
     def close(self) -> None:
         self._copies.synchronize()
+        self._ring = self._empty_buffers()
+
+    def _empty_buffers(self) -> Ring[list[Tensor]]:
+        return Ring([[self._table[:0]] for _ in range(_BUFFERS)])
 
 
-class ZeroCopyReader:
+class ZeroCopyReader(_Closing):
     """Rows read by the GPU from host memory, without a copy on the way (PyTorch-Direct).
 
     Args:
@@ -124,12 +142,13 @@ class ZeroCopyReader:
                 "GS-CFG-821", "the table cannot be page-locked for the GPU to read", hint="Use backend='staged'."
             )
         self._table, self._device, self._max_threads, self._registry = table, device, max_threads, registry
+        self._open = True
         self.nbytes_moved = 0
 
     def gather(self, ids: Tensor, out: Tensor | None = None, stream: Any = None) -> Tensor:
         queue = stream or torch.cuda.current_stream(self._device)
         with torch.cuda.stream(queue):
-            ids = checked(ids, len(self._table)).to(self._device, non_blocking=True)
+            ids = checked(ids, len(self._table)).to(self._device)
             out = room(out, len(ids), self._table, self._device)
             if out.numel():
                 gather_rows(self._table, ids, out, max_threads=self._max_threads, stream=queue)
@@ -137,11 +156,13 @@ class ZeroCopyReader:
         return out
 
     def close(self) -> None:
-        torch.cuda.synchronize(self._device)
-        self._registry.unregister(self._table)
+        if self._open:
+            self._open = False
+            torch.cuda.synchronize(self._device)
+            self._registry.unregister(self._table)
 
 
-class CachedReader:
+class CachedReader(_Closing):
     """Hot rows from the device, the rest from another reader.
 
     Args:
@@ -205,7 +226,7 @@ def room(out: Tensor | None, count: int, table: Tensor, device: torch.device) ->
     shape = (count, *table.shape[1:])
     if out is None:
         return torch.empty(shape, dtype=table.dtype, device=device)
-    fits = out.shape == shape and out.dtype == table.dtype and out.device.type == device.type
+    fits = out.shape == shape and out.dtype == table.dtype and out.device == device
     if not fits or not out.is_contiguous():
         raise InputDataError(
             "GS-IN-821",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 PORTABLE_MAPPED = 1 | 2
 """cudaHostRegisterPortable | cudaHostRegisterMapped."""
+_OUT_OF_MEMORY = 2
 
 
 class HostRegistry:
@@ -38,6 +40,9 @@ class HostRegistry:
             if key in self._users:
                 self._users[key] += 1
                 return True
+            if table.is_pinned() or not key[1]:  # nothing to do, now and when it is let go
+                self._users[key] = 1
+                return True
             problem = self._tried(*key)
             if problem:
                 self._warn(problem, key[1])
@@ -51,13 +56,14 @@ class HostRegistry:
         with self._lock:
             self._users[key] -= 1
             if self._users[key] == 0:
-                self._runtime().cudaHostUnregister(key[0])
-                del self._users[key], self._owners[key]
+                del self._users[key]
+                if self._owners.pop(key, None) is not None:
+                    self._runtime().cudaHostUnregister(key[0])
 
     @property
     def num_bytes(self) -> int:
         """Registered now."""
-        return sum(size for _, size in self._users)
+        return sum(size for _, size in self._owners)
 
     def _tried(self, address: int, size: int) -> str:
         """Register; returns what is wrong."""
@@ -65,7 +71,16 @@ class HostRegistry:
             code = int(self._runtime().cudaHostRegister(address, size, PORTABLE_MAPPED))
         except (RuntimeError, AssertionError) as error:  # a torch without CUDA raises either
             return str(error).splitlines()[0]
-        return "" if code == 0 else f"cudaHostRegister gives error {code}; the limit of locked memory is ulimit -l"
+        if code:
+            self._forget_error()
+        reason = "; the limit of locked memory is ulimit -l" if code == _OUT_OF_MEMORY else ""
+        return f"cudaHostRegister gives error {code}{reason}" if code else ""
+
+    def _forget_error(self) -> None:
+        """CUDA keeps the code of a failed call and would blame the next launch for it: let one of ours be blamed."""
+        if self._cudart is None:
+            with contextlib.suppress(RuntimeError):
+                torch.zeros(1, device="cuda")
 
     def _runtime(self) -> Any:
         return self._cudart if self._cudart is not None else torch.cuda.cudart()
@@ -81,7 +96,9 @@ class HostRegistry:
 
 
 def _range(table: Tensor) -> tuple[int, int]:
-    return table.data_ptr(), table.nbytes
+    """All that the table is a view of, so that views share one range."""
+    storage = table.untyped_storage()
+    return storage.data_ptr(), storage.nbytes()
 
 
 REGISTRY = HostRegistry()

@@ -47,11 +47,15 @@ class Work:
     load_s: float
     """To read a micro-batch from disk."""
     batch_bytes: int
-    """Of a micro-batch in memory."""
+    """Of a micro-batch in memory, beside the one that `shared_bytes` hold: the first stage keeps those it is ahead."""
     fixed_bytes: tuple[int, ...]
     """Per layer, held all the time beside model and optimizer: rows kept between chunks."""
     shared_bytes: int = 0
-    """Held by every process: a graph."""
+    """Held by every process: what reads, a graph, small things."""
+    least_step_bytes: int = 0
+    """What every process sets aside for a step, at least."""
+    thread_gain: float = 1.0
+    """How much faster one process is with all cores than with one thread; several have one thread each."""
     replicas: bool = True
     """Micro-batches may be shared by replicas; chunks, which read each other's rows, may not."""
 
@@ -62,9 +66,9 @@ class Machine:
 
     num_devices: int
     cores: int
-    """That all processes share; 0 when every device computes by itself."""
+    """That all processes share; 0 when every device computes by itself and has memory of its own."""
     memory: int
-    """Bytes that all processes may take together."""
+    """Bytes that all processes may take together, or each device has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ class Placement:
     step_bytes: int
     """Sent between processes in a step, gradients included."""
     memory_bytes: int
-    """Of all processes together."""
+    """Of all processes together, or of the fullest device."""
     fits: bool
 
     @property
@@ -155,7 +159,7 @@ def _why_no_stages(plain: Placement, fitting: Sequence[Placement]) -> str:
 
 def _predicted(work: Work, machine: Machine, stages: int, replicas: int) -> Placement:
     own = work.num_micro // replicas
-    slow = max(1.0, stages * replicas / machine.cores) if machine.cores else 1.0
+    slow = _slowness(work, machine, stages * replicas)
     bounds = balance([layer.forward_s + layer.backward_s for layer in work.layers], stages)
     parts = [work.layers[begin:end] for begin, end in pairwise(bounds)]
     sent = [part[-1].sent_bytes for part in parts[:-1]]
@@ -168,13 +172,18 @@ def _predicted(work: Work, machine: Machine, stages: int, replicas: int) -> Plac
     )
     parameters = [sum(layer.parameter_bytes for layer in part) for part in parts]
     reduced = LINK_S + 2 * (replicas - 1) / replicas * max(parameters) / LINK_BYTES_PER_S if replicas > 1 else 0.0
-    memory = replicas * sum(
+    held = [
         4 * parameters[stage]
-        + schedule.num_live(stage) * (sum(layer.held_bytes for layer in part) + work.batch_bytes)
+        + max(
+            schedule.num_live(stage) * sum(layer.held_bytes for layer in part)
+            + (schedule.num_live(0) - 1) * work.batch_bytes * (stage == 0),
+            work.least_step_bytes,
+        )
         + sum(work.fixed_bytes[bounds[stage] : bounds[stage + 1]])
         + work.shared_bytes
         for stage, part in enumerate(parts)
-    )
+    ]
+    memory = replicas * sum(held) if machine.cores else max(held)
     return Placement(
         stages=stages,
         replicas=replicas,
@@ -187,12 +196,22 @@ def _predicted(work: Work, machine: Machine, stages: int, replicas: int) -> Plac
     )
 
 
+def _slowness(work: Work, machine: Machine, processes: int) -> float:
+    """How much longer a layer takes than with one thread on a core of its own."""
+    if not machine.cores:
+        return 1.0
+    return 1 / work.thread_gain if processes == 1 else max(1.0, processes / machine.cores)
+
+
 def _explained(found: Placements) -> Iterator[str]:
     work, machine = found.work, found.machine
     micro = "micro-batches" if work.replicas else "chunks"
     yield f"A step of {work.num_micro} {micro} through {len(work.layers)} layers on up to {machine.num_devices} devices"
     if machine.cores:
-        yield f"Processes share {machine.cores} cores: more of them than cores take turns."
+        yield (
+            f"Processes share {machine.cores} cores; one alone uses all of them and is {work.thread_gain:.2f} x as "
+            "fast as with one thread."
+        )
     yield ""
     yield f"  {'layer':<7}{'forward':>10}{'backward':>10}{'gives':>11}{'holds':>11}{'weights':>11}  each"
     number = 0

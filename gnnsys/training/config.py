@@ -115,6 +115,8 @@ def parse_config(values: Mapping[str, Any]) -> TrainConfig:
             raise ConfigError("GS-CFG-002", f"unknown training option {key!r}", hint=hint)
     if "chunks" not in given:
         _refuse_given(given, OF_CHUNKS, "needs chunks: it is for training on the whole graph")
+        if given.get("schedule") == "fill-drain":
+            _refuse_given(given, ["schedule"], "is fill-drain, which is for chunks: it adds gradients in reverse")
     elif given.get("schedule", "fill-drain") != "fill-drain":
         _refuse_given(given, ["schedule"], "must be fill-drain for chunks: they go backwards in reverse")
     several = "pipeline" in given or world() > 1

@@ -38,6 +38,7 @@ def profile_layer(
     for _ in range(_WARM_UPS + _REPEATS):
         inputs = tuple(tensor.detach().requires_grad_(number > 0) for tensor in as_tensors(h))
         made = block()
+        held.next_pass()
         narrow = torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=precision == "bf16")
         with random_from(derive(0, number), inputs[0].device), narrow:
             began = _now(inputs[0])
@@ -66,14 +67,18 @@ class _Held:
 
     def __init__(self, layer: nn.Module) -> None:
         self.num_bytes = 0
-        self._parameters = {p.data_ptr() for p in layer.parameters()}
-        self._last = 0
+        self._parameters = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+        self._seen = set(self._parameters)
+
+    def next_pass(self) -> None:
+        """Memory of the pass before may be used again."""
+        self._seen = set(self._parameters)
 
     def note(self, tensor: Tensor) -> Tensor:
-        start = tensor.data_ptr()
-        if start not in self._parameters and start != self._last:
-            self.num_bytes += tensor.nbytes
-        self._last = start
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.num_bytes += storage.nbytes()
         return tensor
 
 

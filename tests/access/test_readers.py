@@ -92,10 +92,10 @@ def test_a_reader_that_fails_when_tried_is_passed_over_and_closed(monkeypatch: p
     monkeypatch.setattr("torch.cuda.synchronize", lambda *_: None)
     monkeypatch.setattr(probe, "_PROBE_S", 0.0)
     rows = table(torch.float32, 4)
-    assert type(probe._fastest(rows, [lambda: Broken(rows), lambda: CpuReader(rows)])) is CpuReader
+    assert type(probe._fastest(rows, torch.device("cpu"), [lambda: Broken(rows), lambda: CpuReader(rows)])) is CpuReader
     assert Broken.closed == 1
     with pytest.raises(ConfigError, match="the compiler is not there"):
-        probe._fastest(rows, [lambda: Broken(rows)])
+        probe._fastest(rows, torch.device("cpu"), [lambda: Broken(rows)])
 
 
 def test_hot_rows_do_not_come_from_the_host() -> None:

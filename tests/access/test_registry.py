@@ -47,14 +47,32 @@ def test_a_table_with_two_users_is_registered_once() -> None:
 
 def test_a_registered_table_is_kept_alive() -> None:
     registry, table = HostRegistry(Cudart()), torch.zeros(8, 4)
-    storage = weakref.ref(table.untyped_storage())
+    alive = weakref.ref(table)
     registry.register(table)
-    alias = table.view(-1).view(8, 4)
     del table
     gc.collect()
-    assert storage() is not None or registry.num_bytes == 128
-    registry.unregister(alias)
-    assert registry.num_bytes == 0
+    kept = alive()
+    assert kept is not None
+    registry.unregister(kept)
+    del kept
+    gc.collect()
+    assert alive() is None
+
+
+def test_views_of_a_table_share_its_range() -> None:
+    cudart, table = Cudart(), torch.zeros(8, 4)
+    registry = HostRegistry(cudart)
+    assert registry.register(table[2:5])
+    assert registry.register(table)
+    assert cudart.calls == [(table.data_ptr(), 128, PORTABLE_MAPPED)]
+
+
+def test_nothing_is_locked_for_an_empty_table() -> None:
+    cudart, table = Cudart(), torch.zeros(0, 4)
+    registry = HostRegistry(cudart)
+    assert registry.register(table)
+    registry.unregister(table)
+    assert cudart.calls == []
 
 
 def test_what_cannot_be_locked_is_said_once_and_not_fatal() -> None:

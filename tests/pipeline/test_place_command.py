@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import gnnsys as gs
-from gnnsys.errors import ConfigError
+from gnnsys.errors import ConfigError, MemoryBudgetError
 from gnnsys.training.placing import place_training
+from gnnsys.training.run import train_from_config
 from tests.pipeline.conftest import environment
 
 
@@ -63,6 +64,18 @@ def test_the_command_says_what_it_would_choose(pack: gs.Pack) -> None:
     assert max(len(line) for line in words.splitlines()) <= 120
 
 
-def test_no_devices_and_no_layers_are_refused(pack: gs.Pack) -> None:
+def test_what_fits_is_what_training_takes(pack: gs.Pack) -> None:
+    options = {"model": "sage", "hidden": 16, "memory": "8MiB", "epochs": 1}
+    assert place_training(pack.path, options, 1).chosen is None
+    with pytest.raises(MemoryBudgetError):
+        train_from_config(pack.path, options, pack.path.parent / "run")
+
+
+def test_no_devices_are_refused(pack: gs.Pack) -> None:
     with pytest.raises(ConfigError, match="0 devices"):
         place_training(pack.path, {"model": "sage"}, 0)
+
+
+def test_layers_and_hops_must_be_as_many(pack: gs.Pack) -> None:
+    with pytest.raises(ConfigError, match="hops"):
+        place_training(pack.path, {"model": "sage", "layers": 2}, 1)

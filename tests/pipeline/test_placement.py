@@ -59,16 +59,18 @@ def test_a_step_is_the_schedule_performed_with_these_costs() -> None:
 
 
 def test_replicas_divide_the_micro_batches_and_add_up_gradients() -> None:
-    found = named(place(work(0.1, 0.1), machine(4)))["data parallel x 4"]
+    found = named(place(work(0.1, 0.1), machine(4, cores=8)))["data parallel x 4"]
     assert found.step_s == pytest.approx(2 * 0.6 + LINK_S + 1.5 * 2 * MIB / LINK_BYTES_PER_S)
     assert found.step_bytes == 2 * 3 * 2 * MIB
-    assert found.memory_bytes == 4 * (4 * 2 * MIB + 2 * MIB + MIB)
+    assert found.memory_bytes == 4 * (4 * 2 * MIB + 2 * MIB)
 
 
 def test_stages_share_out_the_memory() -> None:
-    found = named(place(work(0.1, 0.1, fixed_bytes=(5 * MIB, 7 * MIB), shared_bytes=3 * MIB), machine(2)))["2 stages"]
+    found = named(place(work(0.1, 0.1, fixed_bytes=(5 * MIB, 7 * MIB), shared_bytes=3 * MIB), machine(2, cores=8)))[
+        "2 stages"
+    ]
     weights, rows, graph = 4 * 2 * MIB, 12 * MIB, 2 * 3 * MIB
-    live = (2 + 1) * (MIB + MIB)  # 1f1b: the first stage is one micro-batch ahead of the last
+    live = (2 + 1) * MIB + MIB  # 1f1b: the first stage is one micro-batch ahead of the last
     assert found.memory_bytes == weights + rows + graph + live
 
 
@@ -79,17 +81,29 @@ def test_data_parallelism_is_chosen_when_one_layer_costs_most() -> None:
     assert "the best with stages, needs" in found.why
 
 
-def test_stages_are_chosen_when_nothing_else_fits() -> None:
-    heavy = replace(work(0.1, 0.1), shared_bytes=0)
-    alone = named(place(heavy, machine(1)))["one device"].memory_bytes
-    big = tuple(replace(each, held_bytes=10 * MIB, parameter_bytes=0) for each in heavy.layers)
-    found = place(replace(heavy, layers=big, schedule="gpipe"), machine(2, memory=1 << 40))
-    assert alone > 0
-    least = min(each.memory_bytes for each in found.candidates)
-    refused = place(replace(heavy, layers=big, schedule="gpipe"), machine(2, memory=least - 1))
+def test_stages_are_chosen_when_no_device_holds_all_layers() -> None:
+    """On a host that all processes share, cutting saves nothing."""
+    layers = tuple(replace(layer(0.1), parameter_bytes=10 * MIB) for _ in range(4))
+    heavy = work(0.1, 0.1, 0.1, 0.1, layers=layers)
+    found = place(heavy, machine(2, memory=100 * MIB))
+    assert found.chosen is not None
+    assert found.chosen.name == "2 stages"
+    assert "one device cannot hold" in found.why
+    refused = place(heavy, machine(2, memory=100 * MIB, cores=2))
     assert refused.chosen is None
     assert "none fits" in refused.why
     assert "Refused" in str(refused)
+
+
+def test_every_process_sets_aside_the_least_a_step_may_take() -> None:
+    found = named(place(work(0.1, 0.1, least_step_bytes=9 * MIB), machine(2, cores=8)))["2 stages"]
+    assert found.memory_bytes == 4 * 2 * MIB + 2 * 9 * MIB
+
+
+def test_one_process_has_all_threads() -> None:
+    found = named(place(work(0.1, 0.1, thread_gain=1.5), machine(2, cores=2)))
+    assert found["one device"].step_s == pytest.approx(8 * 0.6 / 1.5)
+    assert found["data parallel x 2"].step_s > 4 * 0.6
 
 
 def test_chunks_have_stages_or_one_device() -> None:
