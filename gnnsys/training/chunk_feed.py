@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from gnnsys.batch import Batch
-from gnnsys.errors import ConfigError, MemoryBudgetError
+from gnnsys.errors import ConfigError, MemoryBudgetError, VersionError
 from gnnsys.loading.order import epoch_order
 from gnnsys.models.aggregate import aggregate
 from gnnsys.pipeline.chunks import ChunkBlock, ChunkGraph
 from gnnsys.pipeline.partition import partition, relabel
 from gnnsys.samplers.seeds import as_seeds
+from gnnsys.storage.checksums import digest
+from gnnsys.storage.files import raw_bytes
 from gnnsys.storage.store import Store
 from gnnsys.storage.tables import empty_rows
 from gnnsys.training.config import TrainConfig
@@ -62,6 +65,7 @@ class ChunkFeed:
             )
         graph = store.graph
         order, bounds = relabel(partition(graph.indptr, graph.indices, config.chunks), config.chunks)
+        self._identity = digest(raw_bytes(np.concatenate([order, bounds])))
         self.graph = ChunkGraph(graph.indptr, graph.indices, order, bounds, device)
         self._table = store.table("x", _backend(config.rows)) if part.with_x else None
         self._epoch = self._next = 0
@@ -83,7 +87,9 @@ class ChunkFeed:
         """The batch of one chunk."""
         nodes = self.graph.nodes(chunk)
         n_id = torch.from_numpy(nodes)
+        began = time.perf_counter()
         x, asked = (None, 0) if self._table is None else self._rows(nodes)
+        read_s = time.perf_counter() - began
         blocks: Any = tuple(ChunkBlock(self.graph, chunk) for _ in range(self._num_layers))
         batch = Batch(
             seeds=n_id,
@@ -94,7 +100,7 @@ class ChunkFeed:
             x=x,
             y=self._labels(nodes) if self._part.with_y else None,
             index=chunk,
-            io={"bytes_read": float(asked)},
+            io={"bytes_read": float(asked), "read_s": read_s},
         )
         return batch.to(self._device)
 
@@ -107,9 +113,15 @@ class ChunkFeed:
         self._epoch, self._next = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self._epoch, "next": self._next}
+        return {"epoch": self._epoch, "next": self._next, "chunks": self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state["chunks"] != self._identity:
+            raise VersionError(
+                "GS-VER-801",
+                "the graph was cut into other chunks when this checkpoint was written, and its rows are theirs",
+                hint="Continue with the version of gnnsys that wrote it, or begin anew.",
+            )
         self._epoch, self._next = int(state["epoch"]), int(state["next"])
 
     def upcoming_nodes(self, count: int) -> list[tuple[int, ...] | None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,16 @@ class ChunkWork(StepWork):
         self._feed = feed
         self._layers = dict(enumerate(layers_of(model) or (), int(getattr(model, "first_layer", 0))))
         self._kept_sums: dict[int, dict[int, list[Tensor]]] = {}
-        self._of_one_node = self._probe()
+        self._of_one_node, self._sweep_bytes_of_one = self._probe()
         self.history = self._of_one_node
 
     @property
     def held(self) -> Mapping[str, int]:
         return {"rows kept between chunks": self._of_one_node.num_bytes * self._feed.graph.num_nodes}
+
+    @property
+    def sweep_bytes(self) -> int:
+        return self._sweep_bytes_of_one * self._feed.graph.num_nodes
 
     def allocate(self) -> None:
         self.history = self._of_one_node.sized(self._feed.graph.num_nodes)
@@ -99,21 +104,25 @@ class ChunkWork(StepWork):
         super().load(micro)
         self._kept_sums[micro] = {}
 
-    def end(self, micro: int) -> None:
-        super().end(micro)
+    def _forget(self, micro: int) -> None:
+        super()._forget(micro)
         del self._kept_sums[micro]
 
-    def _probe(self) -> History:
-        """What the layers keep of one node without edges."""
+    def _probe(self) -> tuple[History, int]:
+        """What the layers keep of one node without edges, and the bytes of it in a sweep: what the widest layer reads,
+        gives and keeps, beside the first rows."""
         config, device = self._config, self._device
         graph = ChunkGraph(np.zeros(2, np.int64), np.zeros(0, np.int32), np.zeros(1, np.int64), np.arange(2), device)
         history = History({number: KeptRows(1, config.refresh, config.compensation) for number in self._layers})
         learns = not self._first
         h = _as_rows([torch.zeros(1, n, dtype=t, device=device, requires_grad=learns) for n, t in self._widths])
+        first, widest = _num_bytes(h), 0
         with random_from(0, device), self._autocast():
             for number, layer in self._layers.items():
-                h = layer(h, ChunkBlock(graph, 0, history.layers[number]))
-        return history
+                kept, read = history.layers[number], _num_bytes(h)
+                h = layer(h, ChunkBlock(graph, 0, kept))
+                widest = max(widest, read + _num_bytes(h) + kept.num_bytes)
+        return history, first + widest
 
     def begin_history(self) -> None:
         """Before the first epoch: exact rows under the first weights, or zeros."""
@@ -151,12 +160,10 @@ class ChunkWork(StepWork):
             rows = [self._arrived(part, before) for part in parts]
             for number, layer in self._layers.items():
                 kept = kept_of(number)
-                for _ in range(2):
-                    out = [
-                        self._one_layer(layer, number, kept, part, h, (step, micro))
-                        for micro, (part, h) in enumerate(zip(parts, rows, strict=True))
-                    ]
-                rows = out
+                one = partial(self._one_layer, layer, number, kept)
+                for micro, (part, h) in enumerate(zip(parts, rows, strict=True)):
+                    one(part, h, (step, micro))
+                rows = [one(part, h, (step, micro)) for micro, (part, h) in enumerate(zip(parts, rows, strict=True))]
             if self._last:
                 return sum(float(self.task.loss(h, part)[0]) for part, h in zip(parts, rows, strict=True))
             with heard("the stage behind"):
@@ -189,3 +196,7 @@ class ChunkWork(StepWork):
 def _as_rows(tensors: Sequence[Tensor]) -> Any:
     """What a layer takes: a tensor, or a tuple of several."""
     return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+
+def _num_bytes(rows: Any) -> int:
+    return sum(tensor.nbytes for tensor in as_tensors(rows))

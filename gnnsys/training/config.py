@@ -16,7 +16,7 @@ from gnnsys.storage.manifest import canonical_json
 from gnnsys.units import parse_size
 
 _EXECUTION = ("pipeline", "schedule", "recompute", "stall_timeout", "workers", "threads", "prefetch")
-NOT_DECISIVE = ("memory", "checkpoint_steps", "rows", *_EXECUTION)
+NOT_DECISIVE = ("memory", "checkpoint_steps", "rows", "guard_every", *_EXECUTION)
 """Options that may differ between two runs with equal weights. `threads` may change the last bits of a sum, so
 resuming with another number warns."""
 

@@ -7,6 +7,7 @@ are far apart twice in a row.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ class Drift:
 
     @property
     def relative(self) -> float:
-        """How much of the exact loss the chunks do not see; 0 when theirs is greater."""
+        """How much of the exact loss the chunks do not see; 0 when theirs is greater, all when it is not finite."""
+        if not math.isfinite(self.exact):
+            return math.inf
         return max(self.exact - self.loss, 0.0) / max(self.exact, _SMALL_LOSS)
 
 

@@ -239,10 +239,10 @@ def _loader_maker(
     opened: Opened, graph: Store | None, task: Task, config: TrainConfig
 ) -> Callable[[torch.device, Part], Feed]:
     def make(device: torch.device, part: Part) -> Feed:
+        _refuse_rows_beyond(config, opened, graph)
         if config.chunks is not None:
             assert graph is not None
             return ChunkFeed(graph, task, config, device, part)
-        _refuse_rows_beyond(config, opened, graph)
         common: dict[str, Any] = {"rows": config.rows, "seed": config.seed, "device": device, "prefetch": 1}
         common |= part.options()
         if isinstance(opened, Store):

@@ -49,7 +49,7 @@ from gnnsys.training.folder import (
 )
 from gnnsys.training.memory import trim
 from gnnsys.training.shares import share_memory
-from gnnsys.training.stages import Part, Share, layer_widths, open_share
+from gnnsys.training.stages import Part, Share, check_cuttable, layer_widths, open_share
 from gnnsys.training.state import TrainState
 from gnnsys.training.step import StepWork
 from gnnsys.training.tasks import Task
@@ -202,6 +202,8 @@ class _Session:
         self._model = model = job.make_model().to(self._device)
         job.model = model if ranks.is_first else None
         layers = len(layers_of(model) or ())
+        if config.chunks is not None:
+            check_cuttable(model)
         share = open_share(model, partial(job.make_loader, self._device), ranks, layers, config.precision)
         self._bounds, loader = share.bounds, share.loader
         with closing(loader) if job.own_loader else nullcontext():

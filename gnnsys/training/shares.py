@@ -67,7 +67,7 @@ def share_memory(
     del largest
     if isinstance(loader.opened, Store):
         step += step // 4  # sampled online, a later batch may be larger than those looked at
-    shares["one step"] = max(step, checkpoint_bytes(work.model), EVALUATION_BYTES)
+    shares["one step"] = max(step, checkpoint_bytes(work.model), EVALUATION_BYTES, work.sweep_bytes)
     budget = Budget(_room(config.memory, shares, ranks, smaller))
     for what in shares.keys() - {"loader"}:
         budget.reserve(shares[what], what)

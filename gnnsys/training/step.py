@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gnnsys.batch import Batch
+from gnnsys.errors import ConfigError
 from gnnsys.keys import derive
 from gnnsys.models.fold import fold
 from gnnsys.models.randomness import random_from
@@ -89,6 +90,7 @@ class StepWork:
         ranks: Ranks | None = None,
         arriving: Widths = (),
     ) -> None:
+        _refuse_twice_updated(model, config)
         self.model, self.task = model, task
         self._config, self._device, self._widths = config, device, arriving
         self._ranks = ranks or Alone()
@@ -110,6 +112,11 @@ class StepWork:
     def held(self) -> Mapping[str, int]:
         """Bytes that it holds all the time beside model and optimizer, by what for; from `allocate` on."""
         return {}
+
+    @property
+    def sweep_bytes(self) -> int:
+        """Bytes beside that for work between two steps."""
+        return 0
 
     def allocate(self) -> None:
         """Take what `held` promised."""
@@ -160,7 +167,7 @@ class StepWork:
         while made:
             outputs = made.pop()
             torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
-            del self._live[len(made)]
+            self._forget(len(made))
 
     def arriving(self, micro: int) -> Sequence[Spec] | None:
         if self._first:
@@ -199,12 +206,17 @@ class StepWork:
         return (loss,)
 
     def end(self, micro: int) -> None:
-        batch, out = self._live.pop(micro)
+        batch, out = self._live[micro]
+        self._forget(micro)
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         if not all(bool(torch.isfinite(grad).all()) for grad in grads):
             self._sums.note("a gradient is not finite", batch)
         if hasattr(self.task, "after_step"):
             self.task.after_step(out, batch)
+
+    def _forget(self, micro: int) -> None:
+        """Let go of a micro-batch."""
+        del self._live[micro]
 
     def _through_layers(self, micro: int, inputs: tuple[Tensor, ...], key: tuple[int, ...]) -> Any:
         """What the layers give for a micro-batch, and on the last stage the task makes of it."""
@@ -253,3 +265,15 @@ def keyed_outputs(task: Task, precision: str) -> Callable[[nn.Module, Batch, tup
             return call(model, batch, key).float()
 
     return call_in_bf16 if precision == "bf16" else call
+
+
+def _refuse_twice_updated(model: nn.Module, config: TrainConfig) -> None:
+    """Buffers, such as running statistics, change in a forward pass; some options take more of these than one."""
+    option = "recompute" if config.recompute else "chunks" if config.chunks is not None else ""
+    names = [name for name, _ in model.named_buffers()]
+    if option and names:
+        raise ConfigError(
+            "GS-CFG-835",
+            f"the model has buffers ({', '.join(names[:3])}), which {option} would update more than once a step",
+            hint="Use layers without running statistics, such as torch.nn.LayerNorm, or train on sampled batches.",
+        )

@@ -199,6 +199,8 @@ class Trainer:
         self._note_best(epoch)
         self._events.write("epoch", epoch=epoch, loss=record.loss, metrics=self._metrics(record), **rates)
         self._stopping = bool(self._ranks.sum([self._stop.is_set()])[0])
+        every = self.config.checkpoint_steps
+        due = due or bool(every and state.step % every == 0)
         if due or self._saving or self._stopping or self.config.chunks is None:
             self.checkpoint()
         self._raise_when_stopped()

@@ -307,6 +307,9 @@ def test_training_ends_when_the_losses_are_far_apart_twice_in_a_row() -> None:
     look_at([calm, far, calm, far, calm], speak=False)
     with pytest.raises(GnnsysError, match=r"diverged: in epoch 2 the loss of the chunks is 1\.0000"):
         look_at([calm, far, far], speak=False)
+    for exact in (float("inf"), float("nan")):
+        with pytest.raises(GnnsysError, match="GS-PIPE-003"):
+            look_at([calm, Drift(2, 1.0, exact), Drift(3, 1.0, exact)], speak=False)
     with pytest.warns(RuntimeWarning, match=r"in epoch 3 .* up to date it is 1\.2000"):
         look_at([calm, noted], speak=True)
     with warnings.catch_warnings():

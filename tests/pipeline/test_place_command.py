@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +77,26 @@ def test_no_devices_are_refused(pack: gs.Pack) -> None:
         place_training(pack.path, {"model": "sage"}, 0)
 
 
-def test_layers_and_hops_must_be_as_many(pack: gs.Pack) -> None:
-    with pytest.raises(ConfigError, match="hops"):
-        place_training(pack.path, {"model": "sage", "layers": 2}, 1)
+def test_layers_and_hops_must_be_as_many(pack: gs.Pack, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(TWO_LAYERS)
+    with pytest.raises(ConfigError, match="the model has 2 layers, a batch 4 hops"):
+        place_training(pack.path, {"model": f"{tmp_path / 'net.py'}:Net"}, 1)
+
+
+TWO_LAYERS = """
+import torch, gnnsys as gs
+
+class Layer(torch.nn.Linear):
+    def forward(self, h, block):
+        return super().forward(gs.aggregate(block, h, "mean"))
+
+class Net(torch.nn.Module):
+    def __init__(self, in_channels, out_channels, **_):
+        super().__init__()
+        self.layers = torch.nn.ModuleList([Layer(in_channels, 8), Layer(8, out_channels)])
+
+    def forward(self, x, blocks):
+        for layer, block in zip(self.layers, blocks):
+            x = layer(x, block)
+        return x
+"""

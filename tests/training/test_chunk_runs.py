@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import gnnsys as gs
-from gnnsys.errors import ConfigError, GnnsysError, InterruptedWorkError, MemoryBudgetError
+from gnnsys.errors import ConfigError, GnnsysError, InterruptedWorkError, MemoryBudgetError, VersionError
 from gnnsys.pipeline.chunks import ChunkGraph
 from gnnsys.pipeline.history import History
 from gnnsys.training.chunk_feed import ChunkFeed
@@ -75,7 +75,7 @@ def test_a_run_goes_on_from_its_history_bit_by_bit(store: gs.Store, tmp_path: Pa
 
 def test_what_cannot_change_the_weights_does_not(store: gs.Store, tmp_path: Path) -> None:
     plain = train(store, tmp_path / "plain")
-    other = train(store, tmp_path / "other", recompute=True, rows="memory", guard_every=2, memory="48MiB")
+    other = train(store, tmp_path / "other", recompute=True, rows="memory", guard_every=0, memory="48MiB")
     assert other.result["weights_digest"] == plain.result["weights_digest"]
 
 
@@ -182,6 +182,77 @@ def test_options_that_mean_nothing_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         train(store, tmp_path / "run", **options)
+
+
+def test_reverse_order_is_for_chunks(store: gs.Store) -> None:
+    """It would add the gradients of sampled micro-batches in another order than the other schedules do."""
+    with pytest.raises(ConfigError, match="fill-drain, which is for chunks"):
+        parse_config({"schedule": "fill-drain", "micro_batches": 2})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "which chunks would update more than once"),
+        ({"recompute": True}, "which recompute would update more than once"),
+    ],
+)
+def test_running_statistics_are_refused(store: gs.Store, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    class Layer(torch.nn.Module):
+        def __init__(self, columns: int, out: int) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(out)
+            self.linear = torch.nn.Linear(columns, out)
+
+        def forward(self, h: torch.Tensor, block: Any) -> torch.Tensor:
+            return self.norm(self.linear(gs.aggregate(block, h, "mean")))
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList([Layer(12, 8), Layer(8, 4)])
+
+        def forward(self, x: torch.Tensor, blocks: Any) -> torch.Tensor:
+            for layer, block in zip(self.layers, blocks, strict=True):
+                x = layer(x, block)
+            return x
+
+    with pytest.raises(ConfigError, match=message):
+        gs.train(Net(), store, task=gs.NodeClassification(4), chunks=3, layers=2, out=tmp_path / "run", **options)
+
+
+def test_a_model_without_layers_is_refused(store: gs.Store, tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(12, 4)
+
+        def forward(self, x: torch.Tensor, blocks: Any) -> torch.Tensor:
+            return self.linear(x)
+
+    with pytest.raises(ConfigError, match="offers no layers"):
+        gs.train(Net(), store, task=gs.NodeClassification(4), chunks=3, layers=1, out=tmp_path / "run")
+
+
+def test_rows_that_do_not_fit_are_not_read_first(store: gs.Store, tmp_path: Path) -> None:
+    with pytest.raises(MemoryBudgetError, match="rows are kept in memory"):
+        train(store, tmp_path / "run", rows="memory", memory=10_000)
+
+
+def test_checkpoints_come_every_so_many_epochs(store: gs.Store, tmp_path: Path) -> None:
+    train(store, tmp_path / "run", epochs=6, eval_every=6, checkpoint_steps=4)
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} >= {"ckpt-000004", "ckpt-000006"}
+
+
+def test_rows_of_other_chunks_are_not_restored(store: gs.Store) -> None:
+    task = gs.NodeClassification(4)
+    device = torch.device("cpu")
+    five, six = (
+        ChunkFeed(store, task, parse_config({**OPTIONS, "chunks": chunks}), device, Part()) for chunks in (5, 6)
+    )
+    five.load_state_dict(five.state_dict())
+    with pytest.raises(VersionError, match="cut into other chunks"):
+        five.load_state_dict(six.state_dict())
 
 
 def test_sampled_batches_have_no_chunks(store: gs.Store, tmp_path: Path) -> None:
