@@ -57,8 +57,9 @@ def benchmarks_page(reports: Mapping[str, Mapping[str, Any]]) -> str:
         if plotted(report):
             parts.append(f"![{case}: ours beside its peers](plots/{case}.svg)\n\n")
         parts.append(
-            f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}; page cache dropped before each "
-            f"repeat: {_yes(machine['caches_dropped'])}; memory limited by a cgroup: {_yes(machine['memory_cgroup'])}. "
+            f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}; page cache can be "
+            f"dropped: {_yes(machine['caches_dropped'])}; memory can be limited by a cgroup: "
+            f"{_yes(machine['memory_cgroup'])}. "
             f"Reproduce: `gnnsys bench {case}`.\n\n"
         )
         parts += [f"{note}\n\n" for note in report.get("notes", [])]
