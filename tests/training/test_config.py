@@ -42,7 +42,7 @@ def test_memory_is_written_as_people_write_it() -> None:
 
 def test_options_that_cannot_change_the_weights_do_not_change_the_digest() -> None:
     other = {"memory": 1, "workers": 3, "threads": 3, "checkpoint_steps": 3, "rows": "direct", "prefetch": 3}
-    other |= {"pipeline": 2, "schedule": "gpipe", "stall_timeout": 1.0, "recompute": True}
+    other |= {"pipeline": 2, "schedule": "gpipe", "stall_timeout": 1.0, "recompute": True, "guard_every": 3}
     assert set(other) == set(NOT_DECISIVE)
     assert config_digest(parse_config(other).decisive()) == config_digest(TrainConfig().decisive())
 
