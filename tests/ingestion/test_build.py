@@ -62,7 +62,7 @@ def test_a_component_table_beyond_memory_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["npy:x", "x.npz", "synthetic:random:nodes=4", "edge:x"])
 def test_an_unknown_source_is_refused_with_the_choices(tmp_path: Path, source: str) -> None:
-    with pytest.raises(ConfigError, match=r"GS-CFG-104(?s:.*)npz:FILE or edges:FILE"):
+    with pytest.raises(ConfigError, match=r"GS-CFG-104(?s:.*)npz:FILE, edges:FILE or ogb:NAME"):
         ingest(source, tmp_path)
 
 

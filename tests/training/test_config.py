@@ -42,9 +42,12 @@ def test_memory_is_written_as_people_write_it() -> None:
 
 def test_options_that_cannot_change_the_weights_do_not_change_the_digest() -> None:
     other = {"memory": 1, "workers": 3, "threads": 3, "checkpoint_steps": 3, "rows": "direct", "prefetch": 3}
-    other |= {"pipeline": 2, "schedule": "gpipe", "stall_timeout": 1.0, "recompute": True, "guard_every": 3}
-    assert set(other) == set(NOT_DECISIVE)
+    other |= {"pipeline": 2, "schedule": "gpipe", "stall_timeout": 1.0, "recompute": True}
+    of_chunks = {"guard_every": 3}
+    assert set(other | of_chunks) == set(NOT_DECISIVE)
     assert config_digest(parse_config(other).decisive()) == config_digest(TrainConfig().decisive())
+    looked_at = parse_config({"chunks": 3, **of_chunks})
+    assert config_digest(looked_at.decisive()) == config_digest(parse_config({"chunks": 3}).decisive())
 
 
 @pytest.mark.parametrize(("name", "value"), [("lr", 0.5), ("seed", 1), ("fanouts", [3]), ("epochs", 11)])
