@@ -3,8 +3,7 @@
     python examples/deep_chunks.py [GRAPH [DATA_FOLDER [WORK_FOLDER]]]      GRAPH: cora | chameleon | coauthor
 
 Three seeds each, and all ten splits of Chameleon, which differ among themselves; every difference is that of two means
-over the same seeds. A seed that the drift guard stops has no
-score in either, and the table says so.
+over the same seeds. A seed that the drift guard stops has no score in either, and the table says so.
 """
 
 import statistics

@@ -31,7 +31,7 @@ def symmetric(indptr: np.ndarray, indices: np.ndarray) -> Graph:
         end = _add(indices[indptr[node] : indptr[node + 1]], node, begin, end, at, others, edges)
         end = _add(out_indices[out_indptr[node] : out_indptr[node + 1]], node, begin, end, at, others, edges)
         both[node + 1] = end
-    return both, others[:end].copy(), edges[:end].copy()
+    return both, others[:end], edges[:end]
 
 
 @njit(nogil=True, cache=True)
@@ -154,4 +154,4 @@ def contract(indptr: np.ndarray, others: np.ndarray, edges: np.ndarray, group: n
                 end += 1
             coarse_edges[at[other]] += edges[edge]
     coarse[num_groups] = end
-    return coarse, coarse_others[:end].copy(), coarse_edges[:end].copy()
+    return coarse, coarse_others[:end], coarse_edges[:end]

@@ -15,7 +15,7 @@ from gnnsys.errors import ConfigError, MemoryBudgetError, VersionError
 from gnnsys.loading.order import epoch_order
 from gnnsys.models.aggregate import aggregate
 from gnnsys.pipeline.chunks import ChunkBlock, ChunkGraph
-from gnnsys.pipeline.partition import partition, relabel
+from gnnsys.pipeline.partition import BYTES_PER_EDGE, partition, relabel
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import raw_bytes
@@ -55,12 +55,13 @@ class ChunkFeed:
         self._store, self._config, self._device, self._part = store, config, device, part
         self._num_layers = part.hops if part.hops is not None else config.layers
         self._trained = _trained(store, task)
-        needed = graph_bytes(store)
+        cutting = BYTES_PER_EDGE * store.num_edges if config.chunks > 1 else 0  # before the graph is held
+        needed = max(graph_bytes(store), cutting)
         if needed > config.memory:
             raise MemoryBudgetError(
                 "GS-MEM-004",
-                f"{store.path}: its whole graph takes {format_size(needed)} in every process, --memory is "
-                f"{format_size(config.memory)}",
+                f"{store.path}: to cut and hold its whole graph takes {format_size(needed)} in every process, "
+                f"--memory is {format_size(config.memory)}",
                 hint="Train on sampled batches: make a pack.",
             )
         graph = store.graph

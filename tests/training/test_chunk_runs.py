@@ -145,8 +145,10 @@ def test_nothing_of_a_run_outlives_it(store: gs.Store, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused_with_the_shares(store: gs.Store, tmp_path: Path) -> None:
     with pytest.raises(MemoryBudgetError, match="rows kept between chunks"):
         train(store, tmp_path / "run", memory="20MiB", hidden=512, layers=8)
-    with pytest.raises(MemoryBudgetError, match=r"its whole graph takes 5\d\.\d KiB in every process"):
-        train(store, tmp_path / "run", memory="40KiB")
+    with pytest.raises(MemoryBudgetError, match=r"cut and hold its whole graph takes 300\.0 KiB"):
+        train(store, tmp_path / "run", memory="299KiB")
+    with pytest.raises(MemoryBudgetError, match=r"cut and hold its whole graph takes 5\d\.\d KiB in every process"):
+        train(store, tmp_path / "run", memory="40KiB", chunks=1)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
