@@ -20,16 +20,23 @@ from gnnsys.cli.launch import start_ranks
 from gnnsys.cli.ranks import is_rank, rank
 from gnnsys.errors import ConfigError, InterruptedWorkError
 from gnnsys.models.registry import NAMES, build, identity
-from gnnsys.training.config import TrainConfig
+from gnnsys.training.config import parse_config
 from gnnsys.training.folder import Resume
 from gnnsys.training.run import train_from_config
+from gnnsys.training.run_file import KEYS, PATHS, explained, read_run_file
 from gnnsys.units import format_size
 
 
 def train(
-    source: Annotated[Path, typer.Argument(metavar="PACK|POOL|STORE", help="A Store is sampled while training.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    model: Annotated[str, typer.Option(help=f"{' | '.join(NAMES)} | my_model.py:Net")] = "sage",
+    source: Annotated[
+        str | None, typer.Argument(metavar="PACK|POOL|STORE", help="A Store is sampled while training.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the run.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with any of these options.")] = None,
+    show_config: Annotated[bool, typer.Option(help="Print every option with its origin as such a file.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help=f"{' | '.join(NAMES)} | my_model.py:Net; sage if not given.")
+    ] = None,
     layers: Annotated[int | None, typer.Option(help="Layers; one per hop when not given.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Width of hidden layers.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Share of values dropped.")] = None,
@@ -69,15 +76,33 @@ def train(
 
     Example: gnnsys train packs/cora --model gcn --hidden 64 --epochs 50 --out runs/cora
     """
-    options = {name: value for name, value in locals().items() if name in TrainConfig.model_fields}
-    options["fanouts"] = tuple(parse_fanouts(fanouts)) if fanouts else None
-    if pipeline is not None and pipeline > 1 and not is_rank():
-        start_ranks(pipeline, sys.argv[1:])
+    flags = {name: value for name, value in locals().items() if name in KEYS and value is not None}
+    if fanouts:
+        flags["fanouts"] = parse_fanouts(fanouts)
+    given = {**(read_run_file(config) if config else {}), **flags}
+    options = {key: value for key, value in given.items() if key not in PATHS}
+    if show_config:
+        parse_config(options)
+        origins = {key: "a flag" if key in flags else str(config) for key in given}
+        emit({"given": given, "origins": origins}, explained(given, origins), as_json)
+        return
+    paths = _paths(given)
+    if options.get("pipeline", 1) > 1 and not is_rank():
+        start_ranks(options["pipeline"], sys.argv[1:])
         return
     with progress(quiet or as_json or rank() > 0) as report, _stoppable() as stop:
-        run = train_from_config(source, options, out, store=store, resume=resume, stop=stop, progress=report)
+        run = train_from_config(**paths, options=options, resume=resume, stop=stop, progress=report)
     if rank() == 0:
         emit(run.result, _summary(run), as_json)
+
+
+def _paths(given: dict[str, Any]) -> dict[str, Any]:
+    """`source`, `out` and `store`, of which the first two must be there."""
+    for key, said in (("source", "what to train on, PACK|POOL|STORE,"), ("out", "the folder of the run, --out,")):
+        if key not in given:
+            hint = "Give it on the command line or in a file: gnnsys train -c run.toml."
+            raise ConfigError("GS-CFG-882", f"{said} is missing", hint=hint)
+    return {key: given.get(key) for key in PATHS}
 
 
 def evaluate(

@@ -27,20 +27,26 @@ OF_CHUNKS = ("chunks", "refresh", "compensation", "history", "shuffle_chunks", "
 class TrainConfig(BaseModel):
     """Options of one run; unknown names are refused. Make one with `parse_config`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     model: str = "sage"
     """A registered name, or for a model of the user's own what it is called."""
     layers: Annotated[int, Field(ge=1)] | None = None
     """Default: one per hop of the pack or of `fanouts`, 2 without hops."""
     hidden: Annotated[int, Field(ge=1)] = 256
+    """Width of hidden layers."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of values dropped while training."""
     lr: Annotated[float, Field(gt=0)] = 0.003
+    """Learning rate of Adam."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """L2 penalty of Adam."""
     epochs: Annotated[int, Field(ge=1)] = 10
+    """Passes over the seeds."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Evaluations without improvement on `valid` before training stops; 0 = never."""
     metric: Literal["acc", "rocauc"] = "acc"
+    """What is scored, and decides which epoch was the best."""
     eval_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations on `valid`; the last epoch is always evaluated."""
     fanouts: tuple[Annotated[int, Field(ge=-1)], ...] | None = None
@@ -78,6 +84,7 @@ class TrainConfig(BaseModel):
     """Of dense products while training (torch.autocast). bf16 pays where the processor has it (AVX-512 BF16, AMX, a
     GPU); weights, sums over neighbours, losses and evaluation stay float32."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    """Decides initial weights, order of batches, sampling of a Store and dropout."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Loading threads; default: as many as fit, at most 2."""
     prefetch: Annotated[int, Field(ge=1)] | None = None
@@ -85,9 +92,11 @@ class TrainConfig(BaseModel):
     threads: Annotated[int, Field(ge=1)] | None = None
     """torch threads; default: as torch chose."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """auto, cpu, cuda or cuda:1; auto is CUDA where there is one."""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     """Steps between checkpoints within an epoch; every epoch and every 5 minutes there is one anyway."""
     rows: Literal["auto", "packed", "direct", "mapped", "memory"] = "auto"
+    """Where rows come from; auto is as the pack was laid out, mapped for a Store. Never changes the result."""
 
     @field_validator("memory", mode="before")
     @classmethod
@@ -123,7 +132,7 @@ def parse_config(values: Mapping[str, Any]) -> TrainConfig:
     try:
         return TrainConfig(**({"threads": 1} if several else {}) | given)
     except ValidationError as error:
-        raise ConfigError("GS-CFG-501", "; ".join(_sentence(e) for e in error.errors())) from None
+        raise ConfigError("GS-CFG-501", "; ".join(sentence(e) for e in error.errors())) from None
 
 
 def _refuse_given(given: Mapping[str, Any], options: Sequence[str], why: str) -> None:
@@ -137,7 +146,8 @@ def config_digest(decisive: Mapping[str, Any]) -> str:
     return "sha256:" + hashlib.sha256(canonical_json(dict(decisive))).hexdigest()
 
 
-def _sentence(error: Any) -> str:
+def sentence(error: Any) -> str:
+    """One of pydantic's errors in our words: the option, what was given and what it should be."""
     name = str(error["loc"][0]) if error["loc"] else "option"
     message = str(error["msg"])
     return f"{name} is {error['input']!r}: {message[:1].lower()}{message[1:]}"

@@ -2,6 +2,7 @@
 
 run/config.json     the resolved configuration, written once model, loader and memory were found good; like the
                     result it carries a checksum of itself
+run/config.toml     the same options as a run file: `gnnsys train -c run/config.toml --out OTHER` trains the same again
 run/events.jsonl    run/checkpoints/    model.safetensors    best.safetensors
 run/result.json     written last, with digests of both sets of weights: a run that has one is finished
 """
@@ -20,7 +21,7 @@ from gnnsys.storage.manifest import canonical_json
 from gnnsys.storage.stage import difference
 from gnnsys.training.config import config_digest
 
-CONFIG, RESULT = "config.json", "result.json"
+CONFIG, RUN_FILE, RESULT = "config.json", "config.toml", "result.json"
 FINAL, BEST = "model.safetensors", "best.safetensors"
 Resume = Literal["auto", "never"]
 

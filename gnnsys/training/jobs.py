@@ -59,6 +59,7 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
         hints=_hints(opened),
         make_model=lambda: build(config.model, **sizes),
         make_loader=_loader_maker(opened, graph, task, config),
+        repeat={"source": opened.path, **({"store": graph.path} if store is not None else {})},
     )
 
 

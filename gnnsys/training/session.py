@@ -40,6 +40,7 @@ from gnnsys.training.folder import (
     BEST,
     FINAL,
     RESULT,
+    RUN_FILE,
     Resume,
     read_result,
     refuse_foreign,
@@ -48,6 +49,7 @@ from gnnsys.training.folder import (
     write_json,
 )
 from gnnsys.training.memory import trim
+from gnnsys.training.run_file import write_run_file
 from gnnsys.training.shares import share_memory
 from gnnsys.training.stages import Part, Share, check_cuttable, layer_widths, open_share
 from gnnsys.training.state import TrainState
@@ -73,6 +75,8 @@ class Job:
     """Paths, kept for `Run.evaluate`."""
     make_model: Callable[[], nn.Module]
     make_loader: Callable[[torch.device, Part], Feed]
+    repeat: Mapping[str, str | Path] | None = None
+    """Paths that train the same again with the options of `config`; None when a model came as an object."""
     own_loader: bool = True
     """The loader is made here: its read-ahead may be chosen, and it is closed at the end."""
     model: nn.Module | None = field(default=None, init=False)
@@ -233,9 +237,16 @@ class _Session:
         rest = {**job.hints, "options": job.config.model_dump(mode="json"), "threads": torch.get_num_threads()}
         document = start_run(self._out, job.decisive, {**rest, "versions": _versions()})
         self._threads_before = int(document["threads"])
+        if job.repeat is not None and not (self._out / RUN_FILE).exists():
+            write_run_file(self._out / RUN_FILE, self._as_done(), job.repeat)
         if job.store is not None:
             write_hint(self._out, job.store.path, job.store.id)
         self._events = EventLog(self._out / "events.jsonl", self._out.name)
+
+    def _as_done(self) -> TrainConfig:
+        """The options, with what this machine chose for them where it decides the weights."""
+        device = self._device.type if self._config.device == "auto" else self._config.device
+        return self._config.model_copy(update={"threads": torch.get_num_threads(), "device": device})
 
     def _train(self, work: StepWork, loader: Feed) -> tuple[TrainState, str | None]:
         """From the newest checkpoint, whose name is returned too, to the end."""

@@ -529,6 +529,7 @@ def test_the_folder_tells_what_happened(train: Train) -> None:
         "best.safetensors",
         "checkpoints",
         "config.json",
+        "config.toml",
         "events.jsonl",
         "hint.json",
         "model.safetensors",
