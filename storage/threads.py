@@ -12,6 +12,7 @@ from typing import TypeVar
 from gnnsys.errors import ConfigError
 
 _In = TypeVar("_In")
+_Read = TypeVar("_Read")
 _Out = TypeVar("_Out")
 
 
@@ -52,3 +53,17 @@ def in_order(
         yield results(pool)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def read_in_order(
+    read: Callable[[_In], _Read], work: Callable[[_Read], _Out], items: Iterable[_In], workers: int, *, sequential: bool
+) -> Iterator[Iterator[_Out]]:
+    """`work(read(item))` by `workers` threads as `in_order` does it; when `sequential`, one thread of its own reads,
+    strictly from the first item to the last."""
+    if not sequential:
+        with in_order(lambda item: work(read(item)), items, workers) as results:
+            yield results
+        return
+    with in_order(read, items, 1) as found, in_order(work, found, workers) as results:
+        yield results

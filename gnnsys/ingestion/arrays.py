@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
 
 
+def native_dtype(dtype: np.dtype) -> np.dtype:
+    """The type that values of `dtype` are kept as: this machine's byte order, booleans as 0 and 1."""
+    return np.dtype(np.uint8) if dtype == np.bool_ else dtype.newbyteorder("=")
+
+
 def rows_of_array(array: np.ndarray) -> Rows:
     """An (N, F) or (N,) array, in memory or mapped, any byte order and layout, as rows in native order."""
     columns = array.shape[1] if array.ndim == 2 else 1
-    native = np.dtype(np.uint8) if array.dtype == np.bool_ else array.dtype.newbyteorder("=")
+    native = native_dtype(array.dtype)
 
     def read(start: int, stop: int) -> np.ndarray:
         return np.ascontiguousarray(array[start:stop], dtype=native).reshape(stop - start, columns)
@@ -41,6 +46,7 @@ class ArraySource:
     names: Names | None = None
     header_lines = 0
     num_classes: int | None = None
+    sequential = False
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class EdgeListSource:
     """
 
     num_classes: int | None = None
+    sequential = False
     splits: list[dict[str, np.ndarray]] = []  # noqa: RUF012 - an edge list has none
 
     def __init__(self, path: Path, features: Path | None = None, labels: Path | None = None) -> None:

@@ -156,6 +156,19 @@ def add_rows(indptr: np.ndarray, columns: np.ndarray, values: np.ndarray, out: n
 
 
 @numba.njit(nogil=True, cache=True)
+def add_to_ends(pairs: np.ndarray, values: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> None:
+    """sums (N, F) float64, counts (N,) int64 += values (E, F) of each end of pairs (E, 2) int64 within [0, N)."""
+    for i in range(pairs.shape[0]):
+        for side in range(2):
+            node = pairs[i, side]
+            if node < 0 or node >= sums.shape[0]:
+                continue
+            counts[node] += 1
+            for c in range(sums.shape[1]):
+                sums[node, c] += values[i, c]
+
+
+@numba.njit(nogil=True, cache=True)
 def normalize_rows(rows: np.ndarray, out: np.ndarray) -> None:
     """out (R, F) float32 <- rows (R, F) divided by their sums; rows that sum to 0 stay. Sums run left to right."""
     for r in range(rows.shape[0]):

@@ -43,6 +43,7 @@ class NpzSource:
     names: Names | None = None
     header_lines = 0
     num_classes: int | None = None
+    sequential = False
 
     def __init__(self, path: Path) -> None:
         self._path = path

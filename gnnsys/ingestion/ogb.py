@@ -2,78 +2,44 @@
 
 ROOT is the folder that was given to ogb ("dataset" unless told); its sub-folder `ogbn_arxiv` and so on holds `raw/` and
 `split/`. What ogb does when it reads them happens here too: the reverse of every edge right behind it where the data
-set asks for that, NaN labels = unlabelled. A missing folder is downloaded by ogb's own functions.
+set asks for that, NaN labels = unlabelled.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import shutil
-import sys
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gnnsys.errors import ConfigError, InputDataError, MissingDependencyError
+from gnnsys.errors import InputDataError
 from gnnsys.ingestion.archive import Archive
 from gnnsys.ingestion.arrays import rows_of_array
 from gnnsys.ingestion.csv_rows import load_pandas, unpack_csv
+from gnnsys.ingestion.edge_means import edge_means
+from gnnsys.ingestion.ogb_files import LAYOUTS, SPLITS, download_node_set, node_files
+from gnnsys.ingestion.pickles import read_pickle
 from gnnsys.ingestion.source import Names, Rows
 from gnnsys.storage.checksums import digest_file
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
 
-_ROOT = "dataset"
-_SPLITS = ("train", "valid", "test")
-_ARCHIVES = {"graph": "data.npz", "labels": "node-label.npz"}
 _GZIP = 8
 """Bytes of numbers in a byte of packed text, estimated high: ids take 8 bytes, packed 2 or 3."""
 
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where the files of a data set are, below its folder, and how ogb reads them."""
-
-    split: str
-    edges: str = "raw/edge.csv.gz"
-    features: str = "raw/node-feat.csv.gz"
-    labels: str = "raw/node-label.csv.gz"
-    num_nodes: str = "raw/num-node-list.csv.gz"
-    archive: bool = False
-    """`raw/data.npz` and `raw/node-label.npz` in place of text."""
-    inverse: bool = False
-    """ogb puts the reverse of every edge behind it."""
-    node_type: str = ""
-    """The type of node that is read, where there are several."""
-
-
-_MAG = _Layout(
-    split="split/time/paper",
-    edges="raw/relations/paper___cites___paper/edge.csv.gz",
-    features="raw/node-feat/paper/node-feat.csv.gz",
-    labels="raw/node-label/paper/node-label.csv.gz",
-    num_nodes="raw/num-node-dict.csv.gz",
-    node_type="paper",
-)
-_LAYOUTS = {
-    "ogbn-arxiv": _Layout("split/time"),
-    "ogbn-products": _Layout("split/sales_ranking", inverse=True),
-    "ogbn-mag": _MAG,
-    "ogbn-papers100M": _Layout("split/time", archive=True),
-}
+RawEdges = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 
 
 class OgbSource:
     """A node data set of OGB; of ogbn-mag the papers and which of them cite which.
 
+    ogbn-proteins has features of edges only: `x` is their mean over the edges that reach a node, as OGB's own baselines
+    take it.
+
     Args:
-        name: as ogb writes it, `ogbn-arxiv`.
+        name: as ogb writes it, `ogbn-arxiv`; one of `LAYOUTS`.
         root: folder of all data sets.
     """
 
@@ -81,20 +47,13 @@ class OgbSource:
     header_lines = 0
     num_classes: int | None = None
 
-    def __init__(self, name: str, root: Path | None = None) -> None:
-        if name not in _LAYOUTS:
-            close = difflib.get_close_matches(name, _LAYOUTS, n=1)
-            raise ConfigError(
-                "GS-CFG-110",
-                f"ogb data set {name!r} is not known" + (f"; did you mean {close[0]}?" if close else ""),
-                hint=f"Known are {', '.join(_LAYOUTS)}.",
-            )
-        self._layout = _LAYOUTS[name]
-        self._folder = (root or Path(_ROOT)) / name.replace("-", "_")
-        if not self._folder.is_dir():
-            _download(name, self._folder)
-        self._files = self._expected()
-        self._edges = np.empty((0, 2), dtype=np.int64)
+    def __init__(self, name: str, root: Path) -> None:
+        self._layout = LAYOUTS[name]
+        self._folder = root / name.replace("-", "_")
+        download_node_set(name, self._folder)
+        self._files = node_files(self._layout, self._folder)
+        self.sequential = self._layout.archive
+        self._raw: RawEdges
         self.num_nodes: int | None = None
         self.num_edges = 0
         self.tables: Mapping[str, Rows] = {}
@@ -105,31 +64,19 @@ class OgbSource:
         return {role: digest_file(file) for role, file in self._files.items()}
 
     def input_bytes(self) -> int:
-        archives = [Archive(file) for file in self._files.values() if file.suffix == ".npz"]
-        texts = [file for file in self._files.values() if file.suffix == ".gz"]
-        return sum(a.unpacked_bytes(a.members) for a in archives) + sum(_GZIP * file.stat().st_size for file in texts)
+        """Archives are streamed: nothing of them is unpacked but a few counts."""
+        return sum(_GZIP * file.stat().st_size for file in self._files.values() if file.suffix == ".gz")
 
     def prepare(self, job: Job) -> None:
-        if self._layout.archive:
-            features, labels = self._unpack_archives(job)
-        else:
-            features, labels = self._unpack_texts(job)
-        if self._edges.ndim != 2 or self._edges.shape[1] != 2 or self._edges.dtype.kind not in "iu":
-            raise InputDataError(
-                "GS-IN-115",
-                f"{self._folder}: edges are {self._edges.dtype} {self._edges.shape}, expected integers (E, 2)",
-            )
-        self.num_edges = len(self._edges) * (2 if self._layout.inverse else 1)
-        self.tables = {"x": rows_of_array(features)}
-        self.labels = rows_of_array(labels)
-        self.splits = [{name: unpack_csv(job, self._files[name], np.int64)[:, 0] for name in _SPLITS}]
+        num_raw = self._open_archives(job) if self._layout.archive else self._unpack_texts(job)
+        self.num_edges = num_raw * (2 if self._layout.inverse else 1)
+        self.splits = [self._read_split(job)]
 
     def edges(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         if not self._layout.inverse:
-            pairs = np.asarray(self._edges[start:stop]).astype(np.int64)
-            return pairs[:, 0], pairs[:, 1]
+            return self._raw(start, stop)
         first = start // 2
-        raw = np.asarray(self._edges[first : (stop + 1) // 2]).astype(np.int64)
+        raw = np.stack(self._raw(first, (stop + 1) // 2), axis=1)
         both = np.stack([raw, raw[:, ::-1]], axis=1).reshape(-1, 2)[start - 2 * first : stop - 2 * first]
         return both[:, 0], both[:, 1]
 
@@ -137,44 +84,56 @@ class OgbSource:
         place, what = (number // 2, " (or its reverse)") if self._layout.inverse else (number, "")
         return f"{self._files['graph' if self._layout.archive else 'edges']}: edge {place:,}{what}"
 
-    def _expected(self) -> dict[str, Path]:
-        """The files by what they hold, all there."""
-        layout, folder = self._layout, self._folder
-        if (pickled := folder / layout.split / "split_dict.pt").exists():
-            raise InputDataError(
-                "GS-IN-133",
-                f"{pickled}: ogb would take the split from this pickle, which is not read",
-                hint="Move it away to take the split from the text files beside it.",
-            )
-        if layout.archive:
-            files = {role: folder / "raw" / name for role, name in _ARCHIVES.items()}
-        else:
-            roles = ("edges", "features", "labels", "num_nodes")
-            files = {role: folder / getattr(layout, role) for role in roles}
-        files |= {name: folder / layout.split / f"{name}.csv.gz" for name in _SPLITS}
-        for file in files.values():
-            if not file.is_file():
-                raise InputDataError(
-                    "GS-IN-100",
-                    f"{file}: no such file",
-                    hint=f"Is the download of {folder} complete? Move the folder away to have ogb download it again.",
-                )
-        return files
-
-    def _unpack_texts(self, job: Job) -> tuple[np.ndarray, np.ndarray]:
-        """Features and labels; sets edges and the number of nodes."""
+    def _unpack_texts(self, job: Job) -> int:
+        """Everything but the split; returns the edges in the file."""
         self.num_nodes = self._read_num_nodes(job)
-        self._edges = unpack_csv(job, self._files["edges"], np.int64)
-        return unpack_csv(job, self._files["features"], np.float32), unpack_csv(job, self._files["labels"], np.float64)
+        pairs = unpack_csv(job, self._files["edges"], np.int64)
+        self._check_edges(pairs.shape, pairs.dtype, (len(pairs), 2))
+        self._raw = lambda start, stop: (np.array(pairs[start:stop, 0]), np.array(pairs[start:stop, 1]))
+        self.labels = rows_of_array(unpack_csv(job, self._files["labels"], np.float64))
+        if "features" in self._files:
+            self.tables = {"x": rows_of_array(unpack_csv(job, self._files["features"], np.float32))}
+        else:
+            values = unpack_csv(job, self._files["edge_features"], np.float32)
+            self.tables = {"x": edge_means(job, pairs, values, self.num_nodes, str(self._files["edge_features"]))}
+        return len(pairs)
 
-    def _unpack_archives(self, job: Job) -> tuple[np.ndarray, np.ndarray]:
+    def _open_archives(self, job: Job) -> int:
+        """Everything but the split; returns the edges in the archive."""
         graph, labels = Archive(self._files["graph"]), Archive(self._files["labels"])
         for archive, names in ((graph, ("edge_index", "num_nodes_list", "node_feat")), (labels, ("node_label",))):
             if missing := [name for name in names if name not in archive.members]:
                 raise InputDataError("GS-IN-114", f"{archive.path}: has no {' and no '.join(missing)}")
-        self._edges = graph.unpack(job, "edge_index").T
         self.num_nodes = self._one_graph(graph.unpack(job, "num_nodes_list").ravel(), graph.path)
-        return graph.unpack(job, "node_feat"), labels.unpack(job, "node_label")
+        self.tables = {"x": graph.stream("node_feat").rows()}
+        self.labels = labels.stream("node_label").rows()
+        # (2, E) one row after the other: each is read by a stream of its own
+        src, dst = graph.stream("edge_index"), graph.stream("edge_index")
+        shape, count = src.header.shape, src.header.shape[-1] if src.header.shape else 0
+        self._check_edges(shape if not src.header.fortran else shape[::-1], src.header.dtype, (2, count))
+        self._raw = lambda start, stop: (
+            src.read(start, stop).astype(np.int64, copy=False),
+            dst.read(count + start, count + stop).astype(np.int64, copy=False),
+        )
+        return count
+
+    def _check_edges(self, shape: tuple[int, ...], dtype: np.dtype, expected: tuple[int, int]) -> None:
+        if shape != expected or dtype.kind not in "iu":
+            raise InputDataError(
+                "GS-IN-115", f"{self._folder}: edges are {dtype} {shape}, expected integers {expected}"
+            )
+
+    def _read_split(self, job: Job) -> dict[str, np.ndarray]:
+        if "split" not in self._files:
+            return {name: unpack_csv(job, self._files[name], np.int64)[:, 0] for name in SPLITS}
+        pickled = read_pickle(job, self._files["split"])
+        suffix = f"/{self._layout.node_type}" if self._layout.node_type else ""
+        found = {name: pickled.get(name + suffix) for name in SPLITS}
+        if missing := [name for name, ids in found.items() if not isinstance(ids, np.ndarray)]:
+            raise InputDataError(
+                "GS-IN-115", f"{self._files['split']}: has no array {missing[0] + suffix!r}, there are {list(pickled)}"
+            )
+        return {name: np.asarray(ids) for name, ids in found.items()}
 
     def _read_num_nodes(self, job: Job) -> int:
         file = self._files["num_nodes"]
@@ -190,35 +149,3 @@ class OgbSource:
         if len(counts) != 1:
             raise InputDataError("GS-IN-115", f"{file}: {len(counts)} graphs, expected one")
         return int(counts[0])
-
-
-def _download(name: str, folder: Path) -> None:
-    """Have ogb download and unpack the data set; it is moved to `folder` when all of it is there."""
-    try:
-        from ogb import nodeproppred
-        from ogb.utils.url import decide_download, download_url, extract_zip
-    except ImportError as error:
-        raise MissingDependencyError(
-            "GS-DEP-003",
-            f"{folder}: no such folder, and ogb, which would download it, is not installed",
-            hint='pip install "gnnsys[ogb]", or say where the data is: ogb:NAME:ROOT.',
-        ) from error
-    facts = load_pandas().read_csv(Path(nodeproppred.__file__).parent / "master.csv", index_col=0)[name]
-    sys.stderr.write(f"{folder} is not there: ogb downloads {name} from {facts['url']}\n")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # results alone go to stdout
-            if not decide_download(facts["url"]):
-                raise ConfigError("GS-CFG-111", f"{folder}: no such folder, and the download was declined")
-            extract_zip(download_url(facts["url"], str(partial)), str(partial))
-        shutil.move(partial / facts["download_name"], folder)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputDataError(
-            "GS-IN-134",
-            f"{folder}: no such folder, and ogb could not download it ({error})",
-            hint="Say where the data is: ogb:NAME:ROOT.",
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

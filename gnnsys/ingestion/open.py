@@ -7,13 +7,18 @@ from pathlib import Path
 
 from gnnsys.errors import ConfigError
 from gnnsys.ingestion.edges import EdgeListSource
+from gnnsys.ingestion.mag240m import NAME as MAG240M
+from gnnsys.ingestion.mag240m import Mag240mSource
 from gnnsys.ingestion.npz import NpzSource
 from gnnsys.ingestion.ogb import OgbSource
+from gnnsys.ingestion.ogb_files import LAYOUTS
 from gnnsys.ingestion.source import Source
 from gnnsys.ingestion.synthetic import PowerLawSource, parse_powerlaw
 
 _KINDS = ("synthetic", "npz", "edges", "ogb")
 _POWERLAW = "powerlaw:"
+_OGB_ROOT = "dataset"
+"""Where ogb keeps its downloads unless told."""
 
 
 def open_source(source: str | Path | Source, features: str | Path | None, labels: str | Path | None) -> Source:
@@ -33,8 +38,7 @@ def open_source(source: str | Path | Source, features: str | Path | None, labels
     if kind == "npz":
         return NpzSource(Path(rest))
     if kind == "ogb":
-        name, _, root = rest.partition(":")
-        return OgbSource(name, _path(root or None))
+        return _open_ogb(*rest.partition(":")[::2])
     if kind == "synthetic" and rest.startswith(_POWERLAW):
         return PowerLawSource(parse_powerlaw(rest.removeprefix(_POWERLAW)))
     close = difflib.get_close_matches(kind, _KINDS, n=1)
@@ -43,6 +47,21 @@ def open_source(source: str | Path | Source, features: str | Path | None, labels
         f"source {str(source)!r} is not known" + (f"; did you mean {close[0]}:?" if close and close[0] != kind else ""),
         hint="Write synthetic:powerlaw:nodes=1e6,edges=2e7,feat=128,classes=16, npz:FILE, edges:FILE or "
         "ogb:NAME[:ROOT].",
+    )
+
+
+def _open_ogb(name: str, root: str) -> Source:
+    folder = Path(root or _OGB_ROOT)
+    if name == MAG240M:
+        return Mag240mSource(folder)
+    if name in LAYOUTS:
+        return OgbSource(name, folder)
+    known = [*LAYOUTS, MAG240M]
+    close = difflib.get_close_matches(name, known, n=1)
+    raise ConfigError(
+        "GS-CFG-110",
+        f"ogb data set {name!r} is not known" + (f"; did you mean {close[0]}?" if close else ""),
+        hint=f"Known are {', '.join(known)}.",
     )
 
 

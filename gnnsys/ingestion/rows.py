@@ -14,7 +14,7 @@ from gnnsys.ingestion.source import Rows
 from gnnsys.storage.files import map_array
 from gnnsys.storage.manifest import FileEntry
 from gnnsys.storage.store import LABELS, table_path
-from gnnsys.storage.threads import in_order
+from gnnsys.storage.threads import read_in_order
 from gnnsys.units import format_size
 
 MAX_CLASSES = 1 << 31
@@ -33,13 +33,14 @@ def selected_rows(rows: Rows, kept: np.ndarray | None) -> Rows:
         ids = kept[start:stop]
         out = np.empty((len(ids), rows.columns), dtype=rows.dtype)
         # Read in pieces no larger than asked for: kept rows may lie far apart.
-        for first in range(int(ids[0]), int(ids[-1]) + 1, len(ids)):
+        end = int(ids[-1]) + 1
+        for first in range(int(ids[0]), end, len(ids)):
             a, b = np.searchsorted(ids, [first, first + len(ids)])
             if a < b:
-                out[a:b] = rows.read(first, min(first + len(ids), rows.num_rows))[ids[a:b] - first]
+                out[a:b] = rows.read(first, min(first + len(ids), end))[ids[a:b] - first]
         return out
 
-    return Rows(len(kept), rows.columns, rows.dtype, read)
+    return Rows(len(kept), rows.columns, rows.dtype, read, rows.sequential)
 
 
 def write_table(job: Job, name: str, rows: Rows, *, normalize: bool, fill: bool) -> tuple[tuple[FileEntry, ...], int]:
@@ -126,12 +127,15 @@ def _write(
     writer = job.writer(path, state["file"], num_bytes=rows.num_rows * rows.columns * dtype.itemsize)
     starts = range(state["rows"], rows.num_rows, step)
 
-    def make(start: int) -> tuple[np.ndarray, int]:
-        return change(rows.read(start, min(start + step, rows.num_rows)), start)
+    def read(start: int) -> tuple[int, np.ndarray]:
+        return start, rows.read(start, min(start + step, rows.num_rows))
+
+    def work(block: tuple[int, np.ndarray]) -> tuple[np.ndarray, int]:
+        return change(block[1], block[0])
 
     try:
         durable = writer.num_bytes
-        with in_order(make, starts, job.workers) as blocks:
+        with read_in_order(read, work, starts, job.workers, sequential=rows.sequential) as blocks:
             for start, (block, count) in zip(starts, blocks, strict=True):
                 writer.append(block)
                 changed += count

@@ -20,7 +20,7 @@ from gnnsys.ingestion.kernels import key_facts, pack_edges
 from gnnsys.ingestion.source import Source
 from gnnsys.storage.direct import aligned_buffer
 from gnnsys.storage.files import map_array
-from gnnsys.storage.threads import in_order
+from gnnsys.storage.threads import read_in_order
 
 MAX_NODES = (1 << 32) - 1
 """Both ends of an edge share one 64-bit key, and the key after the last must fit too."""
@@ -105,15 +105,19 @@ def _packed(
     step = min(_MAX_BLOCK_EDGES, max(_MIN_BLOCK_EDGES, job.block_bytes // _BYTES_PER_EDGE))
     limit = MAX_NODES if source.num_nodes is None else source.num_nodes
 
-    def pack(first: int) -> tuple[np.ndarray, int, int]:
-        src, dst = source.edges(first, min(first + step, stop))
+    def read(first: int) -> tuple[int, np.ndarray, np.ndarray]:
+        return first, *source.edges(first, min(first + step, stop))
+
+    def pack(block: tuple[int, np.ndarray, np.ndarray]) -> tuple[np.ndarray, int, int]:
+        first, src, dst = block
         keys = np.empty(len(src) * (2 if both else 1), dtype=np.uint64)
         filled, first_bad, bad, looped = pack_edges(src, dst, limit, both, loops, keys)
         if bad and not drop_bad:
             raise _bad_edge(source, first + first_bad, int(src[first_bad]), int(dst[first_bad]), limit)
         return keys[:filled], bad, looped
 
-    with in_order(pack, range(start, stop, step), job.workers) as blocks:
+    starts = range(start, stop, step)
+    with read_in_order(read, pack, starts, job.workers, sequential=source.sequential) as blocks:
         for number, block in enumerate(blocks):
             job.progress("sort edges", start + number * step, source.num_edges)
             yield block

@@ -26,6 +26,8 @@ class Rows:
     columns: int
     dtype: np.dtype
     read: Callable[[int, int], np.ndarray]
+    sequential: bool = False
+    """Blocks are to be asked for one at a time and in order: going back is possible, and slow."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Source(Protocol):
     num_nodes: int | None
     """None when only the edges tell: largest id + 1."""
     num_edges: int
+    sequential: bool
+    """As of `Rows`, of the edges."""
     num_classes: int | None
     """None when only the labels tell: largest label + 1."""
     tables: Mapping[str, Rows]

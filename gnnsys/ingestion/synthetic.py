@@ -122,6 +122,7 @@ class PowerLawSource:
 
     names: Names | None = None
     header_lines = 0
+    sequential = False
 
     def __init__(self, spec: PowerLaw) -> None:
         self.spec = spec

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.ingestion import ingest
@@ -139,6 +140,32 @@ def test_the_store_holds_what_ogb_reads(
     assert {n: store.split(n).tolist() for n in store.split_names} == {n: sorted(ids) for n, ids in split.items()}
 
 
+@pytest.mark.parametrize(("name", "split"), [("ogbn-arxiv", "split/time"), ("ogbn-mag", "split/time")])
+def test_a_pickled_split_takes_precedence_as_in_ogb(name: str, split: str, root: Path, tmp_path: Path) -> None:
+    ids = {"train": np.array([3, 1]), "valid": np.array([0]), "test": np.array([9, 7, 8])}
+    nested = {key: {"paper": part} for key, part in ids.items()} if name == "ogbn-mag" else ids
+    torch.save(nested, root / name.replace("-", "_") / split / "split_dict.pt")
+    store = ingest(f"ogb:{name}:{root}", tmp_path / "s")
+    assert {n: store.split(n).tolist() for n in store.split_names} == {n: sorted(part) for n, part in ids.items()}
+
+
+def test_an_archive_is_streamed_and_takes_no_scratch(root: Path, tmp_path: Path) -> None:
+    """Of the archive only the number of nodes is unpacked."""
+    from gnnsys.ingestion.ogb import OgbSource
+
+    written: list[str] = []
+    source = OgbSource("ogbn-papers100M", root)
+    prepare = source.prepare
+
+    def watched(job: Any) -> None:
+        prepare(job)
+        written.extend(path.name for path in job.stage.work.iterdir() if "member" in path.name)
+
+    source.prepare = watched  # type: ignore[method-assign]
+    ingest(source, tmp_path / "s")
+    assert written == ["member-num_nodes_list.bin"]
+
+
 def test_reverse_edges_are_numbered_as_by_ogb(root: Path) -> None:
     """Edge 2i is the raw edge i, 2i + 1 its reverse, wherever a block begins."""
     from gnnsys.ingestion.ogb import OgbSource
@@ -168,12 +195,13 @@ def _longer_row(path: Path) -> None:
         ("raw/edge.csv.gz", _cut, "cannot be unpacked"),
         ("raw/edge.csv.gz", _longer_row, "Expected 2 fields in line 2, saw 3"),
         ("raw/edge.csv.gz", lambda path: text(path, np.array([["a", "b"]])), "after row 0"),
-        ("raw/edge.csv.gz", lambda path: text(path, np.array([[1], [2]])), r"expected integers \(E, 2\)"),
+        ("raw/edge.csv.gz", lambda path: text(path, np.array([[1], [2]])), r"expected integers \(2, 2\)"),
         ("raw/edge.csv.gz", lambda path: text(path, np.array([[1, NODES]])), "outside"),
         ("raw/node-feat.csv.gz", lambda path: text(path, np.zeros((3, 2))), f"3 rows for {NODES} nodes"),
         ("raw/num-node-list.csv.gz", lambda path: text(path, column([20, 30])), "2 graphs, expected one"),
         ("split/time/train.csv.gz", Path.unlink, "no such file"),
-        ("split/time/split_dict.pt", lambda path: path.write_bytes(b""), "would take the split from this pickle"),
+        ("split/time/split_dict.pt", lambda path: path.write_bytes(b""), "cannot be read"),
+        ("split/time/split_dict.pt", lambda path: torch.save({"train": np.arange(3)}, path), "has no array 'valid'"),
     ],
 )
 def test_what_is_wrong_is_named(
