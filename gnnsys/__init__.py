@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gnnsys.storage.pool import Pool
     from gnnsys.storage.store import Store
     from gnnsys.storage.tables import MutableTable
-    from gnnsys.training.run import Run, train
+    from gnnsys.training.run import Run, predict, train
     from gnnsys.training.tasks import NodeClassification, Task
 
 _HOME = {
@@ -50,6 +50,7 @@ _HOME = {
     "ingest": "gnnsys.ingestion",
     "pack": "gnnsys.planning.packing",
     "plan": "gnnsys.planning.plan",
+    "predict": "gnnsys.training.run",
     "sample": "gnnsys.samplers.sample",
     "train": "gnnsys.training.run",
 }
@@ -73,6 +74,7 @@ __all__ = [
     "ingest",
     "pack",
     "plan",
+    "predict",
     "sample",
     "train",
 ]

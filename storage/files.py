@@ -77,10 +77,18 @@ def write_all(fd: int, data: bytes | memoryview | np.ndarray, offset: int) -> No
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Replace `path` by `data`; after a crash it holds either the old bytes or the new ones."""
+    with replacing(path) as fd:
+        write_all(fd, data, 0)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[int]:
+    """A descriptor to write to; what was written takes the place of `path`, durably, when the block ends well."""
     temp = path.with_name(f".{path.name}.tmp.{os.getpid()}.{secrets.token_hex(8)}")
     with disk_errors(path):
         try:
-            _write_durable(temp, data)
+            with _durable(temp) as fd:
+                yield fd
             temp.replace(path)
         except BaseException:
             temp.unlink(missing_ok=True)
@@ -91,14 +99,16 @@ def atomic_write(path: Path, data: bytes) -> None:
 def write_new(path: Path, data: bytes) -> None:
     """Write a file that is not there yet and make its bytes durable, not its name: for folders that are renamed as
     a whole when every file is in them."""
-    with disk_errors(path):
-        _write_durable(path, data)
+    with disk_errors(path), _durable(path) as fd:
+        write_all(fd, data, 0)
 
 
-def _write_durable(path: Path, data: bytes) -> None:
+@contextmanager
+def _durable(path: Path) -> Iterator[int]:
+    """A descriptor of a file that is made here; its bytes are durable when the block ends well."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
-        write_all(fd, data, 0)
+        yield fd
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -58,7 +58,7 @@ def resolve_store(folder: str | Path, override: str | Path | Store | None = None
 
 
 def _same(store: Store, folder: Path) -> Store:
-    wanted = _wanted_id(folder)
+    wanted = wanted_id(folder)
     if store.id != wanted:
         raise InputDataError(
             "GS-IN-301",
@@ -68,7 +68,7 @@ def _same(store: Store, folder: Path) -> Store:
     return store
 
 
-def _wanted_id(folder: Path) -> str:
+def wanted_id(folder: Path) -> str:
     """Id of the Store that `folder` was made from: its manifest's word, else the hint's."""
     for name, key in ((MANIFEST, "inputs"), (NAME, None)):
         try:

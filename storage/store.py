@@ -3,7 +3,7 @@
     graph/indptr.bin  graph/indices.bin       in-edges by destination, sources ascending
     tables/<name>.bin                         rows, `x` holds the features
     labels/y.bin  splits/<name>.bin           classes, -1 = unlabelled; node ids of each split
-    names/bytes.bin  names/offsets.bin        the user's own ids, when they were not 0 .. N-1
+    names/bytes.bin  names/offsets.bin        ids in the source, when they were not 0 .. N-1
 
 Opening reads only the manifest. Files are hashed against it the first time this object touches them.
 """
@@ -157,6 +157,11 @@ class Store:
             raise ConfigError("GS-CFG-020", f"{self.path}: no split named {name!r}; there are: {have}", hint=hint)
         return read_array(self.path, self.manifest.entry(split_path(name))).astype(np.int64)
 
+    @property
+    def has_names(self) -> bool:
+        """The nodes have ids of the user's own beside their numbers."""
+        return self.manifest.has(NAME_OFFSETS)
+
     def names(self, ids: np.ndarray | Sequence[int]) -> list[str]:
         """The user's own ids of nodes `ids` (n,), in that order; repeated ids are fine.
 
@@ -165,11 +170,11 @@ class Store:
             InputDataError: an id is outside [0, N).
             CorruptStoreError: the names are not what the manifest says; both files are hashed the first time.
         """
-        if not self.manifest.has(NAME_OFFSETS):
+        if not self.has_names:
             raise ConfigError(
                 "GS-CFG-022",
                 f"{self.path}: the nodes have no names",
-                hint="The source numbered them itself: node i is the source's node i, or the i-th that was kept.",
+                hint="The source numbered them itself: node i is the source's node i.",
             )
         wanted = np.asarray(ids, dtype=np.int64).reshape(-1)
         for bad in wanted[(wanted < 0) | (wanted >= self.num_nodes)][:1]:

@@ -36,7 +36,8 @@ def test_relative_links_lead_to_files(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["ingest", "sample", "plan", "pack", "train", "place", "evaluate", "info", "verify", "demo", "bench"]
+    "verb",
+    ["ingest", "sample", "plan", "pack", "train", "place", "evaluate", "predict", "info", "verify", "demo", "bench"],
 )
 def test_the_help_of_every_verb_shows_an_example(verb: str) -> None:
     child = subprocess.run([sys.executable, "-m", "gnnsys", verb, "--help"], capture_output=True, text=True, check=True)

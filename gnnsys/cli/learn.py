@@ -1,4 +1,4 @@
-"""`gnnsys train` and `evaluate`: from a Pack or a Store to a trained model and its scores."""
+"""`gnnsys train`, `evaluate` and `predict`: from a Pack or a Store to a trained model, its scores and what it says."""
 
 from __future__ import annotations
 
@@ -123,6 +123,41 @@ def evaluate(
     result = run.evaluate(split, model=network, store=store, memory=memory, device=device)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
     emit(result, f"{split}: {scores} ({result['evaluation']}, {result['seeds']:,} nodes)", as_json)
+
+
+def predict(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    out: Annotated[Path, typer.Option(help="preds.csv, in the ids of the source, or preds.npy, in order of nodes.")],
+    what: Annotated[str, typer.Option(help="class | probabilities | outputs")] = "class",
+    split: Annotated[str | None, typer.Option(help="train | valid | test; all nodes when not given.")] = None,
+    model: Annotated[str | None, typer.Option(help="my_model.py:Net, when the run was trained with it.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory this may grow by; as the run had when not given.")] = None,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:1")] = "auto",
+    store: Annotated[
+        str | None, typer.Option(help="The graph: where it is now, or another with the same features.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write what a run says of every node, or of a split, to a file.
+
+    Example: gnnsys predict runs/cora --out preds.csv --what probabilities
+    """
+    run = gs.Run.open(path)
+    network = _rebuilt(run, model) if model else None
+    with progress(quiet or as_json) as report:
+        result = run.predict(
+            out,
+            what=what,  # type: ignore[arg-type]
+            split=split,
+            model=network,
+            store=store,
+            memory=memory,
+            device=device,
+            progress=report,
+        )
+    where = "" if result["same_graph"] else ", on another graph than it was trained on"
+    emit(result, f"{out}: {what} of {result['nodes']:,} nodes ({result['evaluation']}{where})", as_json)
 
 
 def _rebuilt(run: gs.Run, model: str) -> nn.Module:

@@ -149,7 +149,7 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
     if source.labels is not None:
         entries, num_classes = write_labels(job, selected_rows(source.labels, kept), source.num_classes)
         files += entries
-    if source.names is not None:
+    if source.names is not None or num_nodes < num_given:
         files += write_names(job, source.names, kept, num_nodes)
     labels = None if source.labels is None else map_array(job.stage.folder / LABELS, "<i8", (num_nodes,))
     given = source.splits if rule.kind == "given" else []
@@ -191,8 +191,8 @@ def _require_disk(job: Job, source: Source, num_nodes: int, undirected: bool, re
     num_keys = source.num_edges * (2 if undirected else 1)
     rows = [*source.tables.values(), *([source.labels] if source.labels else [])]
     row_bytes = sum(r.num_rows * r.columns * max(r.dtype.itemsize, 4) for r in rows)
-    # Runs and topology; a second set of runs, node numbers and node ids when nodes are renumbered.
-    needed = 2 * 8 * num_keys + 8 * num_nodes + row_bytes + (8 * num_keys + 16 * num_nodes if renumbered else 0)
+    # Runs and topology; a second set of runs, node numbers, node ids and those as text when nodes are renumbered.
+    needed = 2 * 8 * num_keys + 8 * num_nodes + row_bytes + (8 * num_keys + 34 * num_nodes if renumbered else 0)
     unpacked = ("member-", "columns-", "name")
     held = sum(
         path.stat().st_size

@@ -7,7 +7,7 @@ from a Loader, with all neighbours when those fit, and `task.outputs` makes of t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from gnnsys.loading.loader import Loader
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.seeds import Seeds, as_seeds
 from gnnsys.storage.store import Store
-from gnnsys.training.inference import infer
+from gnnsys.training.inference import Inferred, infer
 from gnnsys.training.outputs import device_of, evaluating
 from gnnsys.training.tasks import Task
 
@@ -81,18 +81,7 @@ def _by_nodes(
     nodes = np.unique(np.concatenate(list(ids.values())))
     budget = plan.budget.fork()
     budget.reserve(nodes.nbytes + sum(members.nbytes for members in ids.values()), "the splits")
-    inferred = infer(
-        model,
-        store,
-        nodes=nodes,
-        budget=budget,
-        scratch=plan.scratch,
-        fanouts=plan.fanouts,
-        batch_size=plan.batch_size,
-        seed=plan.seed,
-        rows=plan.rows,
-        progress=plan.progress,
-    )
+    inferred = outputs_for(nodes, model, store, replace(plan, budget=budget))
     metrics = {}
     for split, members in ids.items():
         task.metric.reset()
@@ -100,6 +89,22 @@ def _by_nodes(
             task.score(torch.from_numpy(inferred.outputs[rows]), batch)
         metrics[split] = {task.metric.name: task.metric.compute()}
     return metrics, inferred.how
+
+
+def outputs_for(nodes: np.ndarray, model: nn.Module, store: Store, plan: EvaluationPlan) -> Inferred:
+    """What `infer` gives for `nodes` (n,) int64 under that plan."""
+    return infer(
+        model,
+        store,
+        nodes=nodes,
+        budget=plan.budget,
+        scratch=plan.scratch,
+        fanouts=plan.fanouts,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        rows=plan.rows,
+        progress=plan.progress,
+    )
 
 
 def _pseudo_batches(store: Store, ids: np.ndarray, rows: np.ndarray) -> Iterator[tuple[Batch, np.ndarray]]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from gnnsys.budget import Budget, GrowthMeter
@@ -14,16 +18,17 @@ from gnnsys.errors import ConfigError, InputDataError, InterruptedWorkError
 from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import NAMES, build
 from gnnsys.progress import Progress, silent
-from gnnsys.storage.hint import resolve_store
+from gnnsys.storage.hint import resolve_store, wanted_id
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.store import Store
 from gnnsys.training.config import parse_config
-from gnnsys.training.evaluate import EvaluationPlan, evaluate
+from gnnsys.training.evaluate import EvaluationPlan, evaluate, outputs_for
 from gnnsys.training.folder import BEST, CONFIG, FINAL, Resume, read_json, read_result
 from gnnsys.training.jobs import job_of_model, job_of_options
 from gnnsys.training.memory import OVERHEAD_BYTES, state_bytes, trim
 from gnnsys.training.outputs import scratch_in_run
+from gnnsys.training.predictions import PIECE_BYTES, What, check_target, write_predictions
 from gnnsys.training.session import Job, choose_device, execute, measured
 from gnnsys.training.tasks import NodeClassification, Task
 from gnnsys.training.tensors import read_weights
@@ -106,6 +111,14 @@ def _run(
     return run
 
 
+def predict(run: Run | str | Path, out: str | Path, **options: Any) -> dict[str, Any]:
+    """`Run.predict` of a run or of the one in a folder; see there.
+
+    Example: gs.predict("runs/a", "preds.csv", what="probabilities", split="test")
+    """
+    return (run if isinstance(run, Run) else Run.open(run)).predict(out, **options)
+
+
 class Run:
     """A finished run in folder `path`. Open one with `Run.open(path)`.
 
@@ -184,6 +197,79 @@ class Run:
         Returns:
             `split`, `metrics`, `evaluation` (how it was done), `seeds` and `run`.
         """
+        with self._inference(model, memory, device) as (loaded, plan, meter):
+            found = evaluate(loaded, task or self._task(), resolve_store(self.path, store), [split], plan)
+            return {
+                "run": str(self.path),
+                "split": split,
+                "metrics": found.metrics[split],
+                "evaluation": found.how,
+                "seeds": found.counts[split],
+                "peak_growth_bytes": meter.peak_growth,
+                "baseline_bytes": meter.baseline,
+            }
+
+    def predict(
+        self,
+        out: str | Path,
+        *,
+        what: What = "class",
+        split: str | None = None,
+        model: nn.Module | None = None,
+        store: Store | str | Path | None = None,
+        memory: int | str | None = None,
+        device: str = "auto",
+        progress: Progress = silent,
+    ) -> dict[str, Any]:
+        """Write what the best weights say of every node to a file, as `evaluate` scores it, in bounded memory.
+
+        Args:
+            out: `.csv` in the ids of the source, or `.npy` in the order of node numbers; see
+                `gnnsys.training.predictions`. Replaced as a whole when all is known.
+            what: `class`, `probabilities` (softmax) or `outputs` of the model as they are.
+            split: the nodes; all when None.
+            model: needed for models of the user's own; see `load_model`.
+            store: the graph, when it is another one than the run was trained on, or has moved.
+            memory: bytes that this may take; as the run had when None.
+            progress: called with ("infer" or "write", done, in all).
+
+        Returns:
+            `run`, `out`, `what`, `nodes` (how many), `evaluation` (how outputs were made), `store` (its id),
+            `same_graph` (it is the one trained on) and memory as `evaluate` tells it.
+
+        Raises:
+            ConfigError: the file has another suffix, there is no such split, or the Store's rows do not fit the model;
+                of runs that were no node classification only `outputs` mean something.
+            MemoryBudgetError: not even one node fits.
+        """
+        target = Path(out)
+        check_target(target, what)
+        if what != "outputs":
+            self._refuse_without_classes()
+        graph = self._graph(store)
+        nodes = np.arange(graph.num_nodes) if split is None else graph.split(split)
+        with self._inference(model, memory, device) as (loaded, plan, meter):
+            plan.budget.reserve(nodes.nbytes + PIECE_BYTES, "the nodes and a piece of the file")
+            inferred = outputs_for(nodes, loaded, graph, replace(plan, progress=progress))
+            write_predictions(target, what, graph, nodes, inferred.outputs, progress)
+            return {
+                "run": str(self.path),
+                "out": str(target),
+                "what": what,
+                "split": split,
+                "nodes": len(nodes),
+                "evaluation": inferred.how,
+                "store": graph.id,
+                "same_graph": graph.id == wanted_id(self.path),
+                "peak_growth_bytes": meter.peak_growth,
+                "baseline_bytes": meter.baseline,
+            }
+
+    @contextmanager
+    def _inference(
+        self, model: nn.Module | None, memory: int | str | None, device: str
+    ) -> Iterator[tuple[nn.Module, EvaluationPlan, GrowthMeter]]:
+        """The best weights, how outputs may be made of them, and what this process grows by meanwhile."""
         warm_up()
         trim()
         with GrowthMeter() as meter:
@@ -199,16 +285,30 @@ class Run:
                     batch_size=options["batch_size"] or 1024,
                     seed=options["seed"],
                 )
-                found = evaluate(loaded, task or self._task(), resolve_store(self.path, store), [split], plan)
-            return {
-                "run": str(self.path),
-                "split": split,
-                "metrics": found.metrics[split],
-                "evaluation": found.how,
-                "seeds": found.counts[split],
-                "peak_growth_bytes": meter.peak_growth,
-                "baseline_bytes": meter.baseline,
-            }
+                yield loaded, plan, meter
+
+    def _graph(self, given: Store | str | Path | None) -> Store:
+        """The Store of this run, or another one with rows that its model can read."""
+        if given is None:
+            return resolve_store(self.path)
+        store = given if isinstance(given, Store) else Store.open(given)
+        wanted = self.config["decisive"]["model"].get("in_channels")
+        if wanted is not None and wanted != store.table_columns("x"):
+            raise ConfigError(
+                "GS-CFG-886",
+                f"{store.path}: rows have {store.table_columns('x')} columns, {self.path} was trained on {wanted}",
+                hint="Ingest the other graph with the same features, in the same order.",
+            )
+        return store
+
+    def _refuse_without_classes(self) -> None:
+        name = self.config["decisive"]["task"].get("name")
+        if name != NodeClassification.__name__:
+            raise ConfigError(
+                "GS-CFG-887",
+                f"{self.path}: was trained for the task {name!r}, whose outputs are no classes",
+                hint="Take the outputs as they are: --what outputs.",
+            )
 
     def _empty_model(self) -> nn.Module:
         if self._model is not None:

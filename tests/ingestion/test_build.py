@@ -145,4 +145,15 @@ def test_renumbering_needs_room_for_a_second_set_of_runs(tmp_path: Path, monkeyp
     monkeypatch.setattr("gnnsys.ingestion.build.require_free", lambda _path, num_bytes, _what: asked.append(num_bytes))
     for folder, largest in (("a", False), ("b", True)):
         ingest_arrays(tmp_path / folder, SRC, DST, 1000, largest_component=largest)
-    assert asked[3] - asked[1] == pytest.approx(1.05 * (8 * len(SRC) + 16 * 1000), abs=1)
+    assert asked[3] - asked[1] == pytest.approx(1.05 * (8 * len(SRC) + 34 * 1000), abs=1)
+
+
+def test_nodes_that_are_renumbered_keep_their_numbers_as_names(tmp_path: Path) -> None:
+    src, dst = np.array([3, 4, 0]), np.array([4, 9, 0])
+    store = ingest_arrays(tmp_path / "s", src, dst, 12, largest_component=True)
+    assert store.names(range(store.num_nodes)) == ["3", "4", "9"]
+    assert store.verify(deep=True) == []
+
+
+def test_a_graph_that_is_one_component_needs_no_names(tmp_path: Path) -> None:
+    assert not ingest_arrays(tmp_path / "s", np.array([0]), np.array([1]), 2, largest_component=True).has_names

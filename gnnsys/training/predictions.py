@@ -1,0 +1,113 @@
+"""Predictions in a file: a row per node, `.csv` in the user's own ids or `.npy` in the order of ids, piece by piece.
+
+`.csv` has a header. `node` is the id in the source (`Store.names`, else the number), `class` the largest output, and
+there is a column per class with `probabilities` (p0, p1, ...) or `outputs` (out0, out1, ...), nine digits each, which
+give float32 back exactly.
+`.npy` holds (n,) int64 classes, or (n, C) float32 probabilities or outputs; row i is of the i-th node of the split in
+ascending order, of node i without a split.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from gnnsys.errors import ConfigError, InputDataError
+from gnnsys.progress import Progress, silent
+from gnnsys.storage.files import replacing, require_free, write_all
+from gnnsys.storage.store import Store
+
+What = Literal["class", "probabilities", "outputs"]
+PIECE_BYTES = 4 << 20
+"""Upper bound of what a piece of the file takes while it is made."""
+
+_PIECE_VALUES = 1 << 14
+
+
+def check_target(path: Path, what: str) -> None:
+    """Refuse what cannot be written, before anything is computed.
+
+    Raises:
+        ConfigError: another suffix than .npy and .csv, or an unknown `what`.
+        InputDataError: a folder is in the way, or there is none to write in.
+    """
+    if path.suffix not in (".npy", ".csv"):
+        raise ConfigError(
+            "GS-CFG-884", f"{path}: predictions are written as .npy or .csv", hint="E.g. --out preds.csv."
+        )
+    if what not in get_args(What):
+        raise ConfigError("GS-CFG-885", f"what is {what!r}; it must be one of {', '.join(get_args(What))}")
+    if path.is_dir() or not path.parent.is_dir():
+        problem = "a folder is in the way" if path.is_dir() else f"there is no folder {path.parent}"
+        raise InputDataError("GS-IN-541", f"{path}: {problem}", hint="Choose another --out.")
+
+
+def write_predictions(
+    path: Path, what: What, store: Store, nodes: np.ndarray, outputs: np.ndarray, progress: Progress = silent
+) -> None:
+    """Replace `path` by the predictions for `nodes`; until all are written it is as it was.
+
+    Args:
+        nodes: (n,) int64 ascending ids.
+        outputs: (n, C) float32 of the model; may be mapped.
+
+    Raises:
+        DiskSpaceError: it does not fit on the volume.
+    """
+    columns = outputs.shape[1]
+    if path.suffix == ".npy":
+        require_free(path.parent, len(nodes) * (8 if what == "class" else 4 * columns), path.name)
+        parts = _as_npy(what, outputs)
+    else:
+        parts = _as_csv(what, store, nodes, outputs)
+    with replacing(path) as fd:
+        offset = 0
+        for done, part in parts:
+            write_all(fd, part, offset)
+            offset += len(part)
+            progress("write", done, len(nodes))
+
+
+def _pieces(what: What, outputs: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Rows, their classes (m,) int64 and their values (m, C) float32; no columns for `class`."""
+    step = max(1, _PIECE_VALUES // (outputs.shape[1] + 1))
+    for start in range(0, len(outputs), step):
+        rows = slice(start, min(start + step, len(outputs)))
+        out = torch.from_numpy(np.array(outputs[rows]))
+        values = out.softmax(dim=1) if what == "probabilities" else out
+        classes = out.argmax(dim=1).numpy()  # as `Accuracy` does it: the first of equal outputs
+        yield rows, classes, values.numpy()[:, : 0 if what == "class" else None]
+
+
+def _as_npy(what: What, outputs: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    """Rows done and bytes, header first."""
+    shape = outputs.shape[:1] if what == "class" else outputs.shape
+    header = io.BytesIO()
+    described = {"descr": "<i8" if what == "class" else "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    yield 0, header.getvalue()
+    for rows, classes, values in _pieces(what, outputs):
+        yield rows.stop, (classes.astype("<i8") if what == "class" else values.astype("<f4")).tobytes()
+
+
+def _as_csv(what: What, store: Store, nodes: np.ndarray, outputs: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    """Rows done and lines, header first."""
+    prefix = {"class": "", "probabilities": "p", "outputs": "out"}[what]
+    titles = [f"{prefix}{c}" for c in range(outputs.shape[1])] if prefix else []
+    yield 0, _lines([["node", "class", *titles]])
+    for rows, classes, values in _pieces(what, outputs):
+        ids = store.names(nodes[rows]) if store.has_names else nodes[rows].tolist()
+        written = zip(ids, classes.tolist(), values.tolist(), strict=True)
+        yield rows.stop, _lines([[name, c, *(f"{value:.9g}" for value in row)] for name, c, row in written])
+
+
+def _lines(rows: list[list[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
