@@ -14,6 +14,7 @@ import torch
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.ingestion import ingest
 from gnnsys.storage.store import Store
+from tests.ingestion.ogb_folders import EDGES, NODES, all_sets, column, text
 
 pytestmark = [
     pytest.mark.usefixtures("tiny"),
@@ -21,95 +22,12 @@ pytestmark = [
 ]
 
 Edges = Callable[[Store], list[tuple[int, int]]]
-NODES, EDGES, COLUMNS = 50, 180, 6
 NAMES = ["ogbn-arxiv", "ogbn-products", "ogbn-mag", "ogbn-papers100M"]
-
-
-def text(path: Path, array: np.ndarray, header: str = "") -> None:
-    """A .csv.gz as OGB ships them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = "".join(",".join(str(value) for value in row) + "\n" for row in np.atleast_2d(array).tolist())
-    with gzip.open(path, "wt") as file:
-        file.write((header + "\n" if header else "") + rows)
-
-
-def column(values: Any) -> np.ndarray:
-    return np.asarray(values).reshape(-1, 1)
-
-
-def splits(folder: Path) -> None:
-    ids = np.random.default_rng(1).permutation(NODES)
-    for name, part in zip(("train", "valid", "test"), np.split(ids, [20, 30]), strict=True):
-        text(folder / f"{name}.csv.gz", column(part))
-
-
-def values() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edges (E, 2), features and labels."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(NODES, COLUMNS)).astype(np.float32)
-    return rng.integers(0, NODES, (EDGES, 2)), x, rng.integers(0, 5, NODES)
-
-
-def homogeneous(folder: Path, split: str, version: int) -> None:
-    edges, x, y = values()
-    (folder / "raw").mkdir(parents=True)
-    (folder / f"RELEASE_v{version}.txt").touch()
-    for name, array in {
-        "edge": edges,
-        "node-feat": x,
-        "node-label": column(y),
-        "node_year": column(y + 2000),
-        "num-node-list": column([NODES]),
-        "num-edge-list": column([EDGES]),
-    }.items():
-        text(folder / "raw" / f"{name}.csv.gz", array)
-    splits(folder / "split" / split)
-
-
-def papers(folder: Path) -> None:
-    """Archives in place of text, and labels that most nodes lack."""
-    edges, x, y = values()
-    (folder / "raw").mkdir(parents=True)
-    (folder / "RELEASE_v1.txt").touch()
-    counts = {"num_nodes_list": np.array([NODES]), "num_edges_list": np.array([EDGES])}
-    years = column(y + 2000)
-    np.savez_compressed(folder / "raw/data.npz", edge_index=edges.T.copy(), node_feat=x, node_year=years, **counts)
-    np.savez_compressed(folder / "raw/node-label.npz", node_label=np.where(column(y) > 1, np.nan, column(y)))
-    splits(folder / "split/time")
-
-
-def mag(folder: Path) -> None:
-    edges, x, y = values()
-    raw = folder / "raw"
-    (raw / "relations").mkdir(parents=True)
-    (folder / "RELEASE_v2.txt").touch()
-    text(raw / "num-node-dict.csv.gz", np.array([7, NODES]), header="author,paper")
-    text(raw / "nodetype-has-feat.csv.gz", np.array([False, True]), header="author,paper")
-    text(raw / "nodetype-has-label.csv.gz", np.array([False, True]), header="author,paper")
-    triplets = [["author", "writes", "paper"], ["paper", "cites", "paper"]]
-    text(raw / "triplet-type-list.csv.gz", np.array(triplets))
-    writes = np.stack([np.arange(EDGES) % 7, edges[:, 1]], axis=1)
-    for triplet, pairs, relation in zip(triplets, (writes, edges), (0, 1), strict=True):
-        relations = raw / "relations" / "___".join(triplet)
-        text(relations / "edge.csv.gz", pairs)
-        text(relations / "num-edge-list.csv.gz", column([EDGES]))
-        text(relations / "edge_reltype.csv.gz", column([relation] * EDGES))
-    text(raw / "node-feat/paper/node-feat.csv.gz", x)
-    text(raw / "node-feat/paper/node_year.csv.gz", column(y + 2000))
-    text(raw / "node-label/paper/node-label.csv.gz", column(y))
-    text(folder / "split/time/nodetype-has-split.csv.gz", np.array([False, True]), header="author,paper")
-    splits(folder / "split/time/paper")
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """All data sets, as ogb leaves them."""
-    homogeneous(tmp_path / "ogbn_arxiv", "time", version=1)
-    homogeneous(tmp_path / "ogbn_products", "sales_ranking", version=1)
-    papers(tmp_path / "ogbn_papers100M")
-    mag(tmp_path / "ogbn_mag")
-    for folder in tmp_path.iterdir():
-        (folder / "processed").mkdir()
+    all_sets(tmp_path)
     return tmp_path
 
 
