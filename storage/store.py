@@ -178,7 +178,7 @@ class Store:
             )
         wanted = np.asarray(ids, dtype=np.int64).reshape(-1)
         for bad in wanted[(wanted < 0) | (wanted >= self.num_nodes)][:1]:
-            raise InputDataError("GS-IN-023", f"{self.path}: node {bad} is outside [0, {self.num_nodes})")
+            raise InputDataError("GS-IN-024", f"{self.path}: node {bad} is outside [0, {self.num_nodes})")
         offsets, text = self._map(NAME_OFFSETS), self._map(NAME_BYTES)
         return [text[offsets[i] : offsets[i + 1]].tobytes().decode() for i in wanted]
 

@@ -174,7 +174,7 @@ def test_names_come_in_the_order_of_the_ids_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [-1, 2])
 def test_a_name_of_no_node_is_refused(tmp_path: Path, bad: int) -> None:
-    with pytest.raises(InputDataError, match=rf"GS-IN-023: .*node {bad} is outside \[0, 2\)"):
+    with pytest.raises(InputDataError, match=rf"GS-IN-024: .*node {bad} is outside \[0, 2\)"):
         _ingest(tmp_path, "ann,bob\n").names([0, bad])
 
 
