@@ -67,7 +67,7 @@ def run(quick: bool, folder: Path) -> Report:
 
 _OTHERS = (
     "All start with an empty page cache where it can be emptied. The ogb package has no limit and writes a pickle; "
-    "ours checks and writes a durable Store. Inflating the archive, by one thread, is most of what is not the disk."
+    "ours checks and writes a durable Store."
 )
 
 
