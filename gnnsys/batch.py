@@ -150,7 +150,7 @@ class Batch:
     x: Tensor | dict[str, Tensor] | None = None
     """(N, F) rows as stored, or one tensor per table name; (N, 0) from a pre-aggregated pack that leaves them out."""
     y: Tensor | None = None
-    """(B,) int64 labels of the seeds, -1 where unlabelled."""
+    """(B,) int64 classes of the seeds, -1 where unlabelled, or (B, T) float32 labels, NaN where unlabelled."""
     pool_index: int = 0
     index: int = 0
     """Number of this batch in its pool."""

@@ -28,6 +28,7 @@ from gnnsys.samplers.tree import (
 from gnnsys.storage.blob import Coding, EncodedBatch, encode, num_sections
 from gnnsys.storage.files import require_free
 from gnnsys.storage.hint import write_hint
+from gnnsys.storage.labels import columns_of
 from gnnsys.storage.pool import FORMAT, PARTS, VERSION, Pool
 from gnnsys.storage.pool_writer import PoolWriter
 from gnnsys.storage.scratch import ArrayMemory
@@ -133,7 +134,10 @@ def _fill(
 ) -> None:
     """Append every batch, of at most `seeds` seeds, that the journal does not have, then commit."""
     sampler = _sampler(store, draw, stage.parameters, len(batches), budget, workers)
-    coding = Coding.of(sampler.fanouts, store.num_nodes, store.max_degree)
+    coding = Coding.of(sampler.fanouts, store.num_nodes, store.max_degree, columns_of(store.labels()))
+    if coding.label_columns:
+        # Gathered, and in the blob; that of one class is within `working_bytes`.
+        budget.reserve((workers + 1) * 2 * coding.label_bytes * seeds, "labels of the seeds")
     memory = ArrayMemory(kept=workers + 1)
 
     def blob(size: int) -> np.ndarray:

@@ -89,7 +89,7 @@ class TreeSampler:
         graph: `indptr` (N + 1,) int64, `indices` (E,) int32 or int64, ascending within a node.
         fanouts: neighbours per node and hop, seed side first; -1 takes all, 0 none.
         seed, pool_index: part of every random key.
-        labels: (N,) int64; those of the seeds go into the batch (node tasks).
+        labels: (N,) int64 or (N, T) float32; those of the seeds go into the batch (node tasks).
         budget: a batch that alone does not fit into what is left of it is refused before its edges are fetched.
         draw: which in-edges of a node are drawn; uniformly, each at most once, when None.
         stamped: number nodes by a table of `stamp_bytes` per call at a time, which is faster, and not by a hash table.
@@ -220,7 +220,7 @@ class TreeSampler:
         """Labels are for node tasks: a batch of pairs has its own."""
         if self._labels is None or batch.pairs is not None:
             return None
-        return np.asarray(self._labels[batch.ids], dtype=np.int64)
+        return np.asarray(self._labels[batch.ids])
 
 
 class _Scratch:

@@ -52,11 +52,19 @@ class Coding:
     fanouts: tuple[int, ...]
     id_bits: int
     degree_bits: int
+    label_columns: int = 0
+    """Of a matrix of F32 labels; 0 where they are I64 classes, or none."""
 
     @classmethod
-    def of(cls, fanouts: Sequence[int], num_nodes: int, max_degree: int) -> Coding:
+    def of(cls, fanouts: Sequence[int], num_nodes: int, max_degree: int, label_columns: int = 0) -> Coding:
         """That of a graph with so many nodes and largest in-degree."""
-        return cls(tuple(fanouts), max((num_nodes - 1).bit_length(), 1), max(max_degree.bit_length(), 1))
+        id_bits, degree_bits = max((num_nodes - 1).bit_length(), 1), max(max_degree.bit_length(), 1)
+        return cls(tuple(fanouts), id_bits, degree_bits, label_columns)
+
+    @property
+    def label_bytes(self) -> int:
+        """Of the labels of a seed."""
+        return 4 * self.label_columns or 8
 
     @property
     def id_dtype(self) -> np.dtype:
@@ -105,7 +113,7 @@ class PoolBatch:
     indices: np.ndarray
     """(E,) int32 local number of the source of every edge."""
     labels: np.ndarray | None = None
-    """(B,) int64 labels of the seeds, -1 = unlabelled."""
+    """(B,) int64 classes of the seeds, -1 = unlabelled, or (B, T) float32, NaN = unlabelled."""
     pairs: np.ndarray | None = None
     """(P, 2) int64 positions in the seeds: source and destination."""
     pair_label: np.ndarray | None = None
@@ -167,7 +175,7 @@ def encode(batch: PoolBatch, coding: Coding, memory: Callable[[int], np.ndarray]
     """
     num_edges, num_pairs = batch.num_edges, 0 if batch.pairs is None else len(batch.pairs)
     sizes = expected_bytes(batch.num_nodes[None], num_edges[None], np.array([num_pairs]), coding)[0]
-    labels, pairs = _labels(batch), _pairs(batch)
+    labels, pairs = _labels(batch, coding), _pairs(batch)
     sizes[LABELS], sizes[PAIRS] = len(labels), len(pairs)
     ends = np.cumsum(-(-sizes // PAGE) * PAGE)
     offset = np.append(0, ends[:-1])
@@ -197,8 +205,8 @@ def _bytes(array: np.ndarray, dtype: np.dtype | str) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8)
 
 
-def _labels(batch: PoolBatch) -> np.ndarray:
-    return _bytes(np.empty(0) if batch.labels is None else batch.labels, "<i8")
+def _labels(batch: PoolBatch, coding: Coding) -> np.ndarray:
+    return _bytes(np.empty(0) if batch.labels is None else batch.labels, "<f4" if coding.label_columns else "<i8")
 
 
 def _pairs(batch: PoolBatch) -> np.ndarray:
@@ -248,7 +256,7 @@ def expected_bytes(num_nodes: np.ndarray, num_edges: np.ndarray, num_pairs: np.n
     """
     rings = np.diff(num_nodes, axis=1, prepend=0)
     out = np.empty((len(num_nodes), num_sections(len(coding.fanouts))), dtype=np.int64)
-    out[:, LABELS] = 8 * rings[:, 0]
+    out[:, LABELS] = coding.label_bytes * rings[:, 0]
     out[:, PAIRS] = 9 * num_pairs
     out[:, ring(0) :: 2] = sum(coding.parts_of_ring(rings))
     for h in range(1, len(coding.fanouts) + 1):
@@ -292,7 +300,6 @@ def decode(
         unpack(section, coding.id_bits, ids[part])
         unpack(section[coding.parts_of_ring(len(ids[part]))[0] :], coding.degree_bits, degree[part])
     pairs, pair_label, t = _decode_pairs(sections.get(PAIRS), num_pairs, int(num_nodes[0]))
-    labels = sections.get(LABELS)
     return PoolBatch(
         index=index,
         num_nodes=num_nodes.copy(),
@@ -300,12 +307,20 @@ def decode(
         degree=degree,
         indptr=indptr,
         indices=indices,
-        labels=labels.view("<i8").copy() if labels is not None and len(labels) else None,
+        labels=_decode_labels(sections.get(LABELS), coding),
         pairs=pairs,
         pair_label=pair_label,
         t=t,
         bytes_read=bytes_read,
     )
+
+
+def _decode_labels(section: np.ndarray | None, coding: Coding) -> np.ndarray | None:
+    if section is None or len(section) == 0:
+        return None
+    if coding.label_columns:
+        return section.view("<f4").reshape(-1, coding.label_columns).copy()
+    return section.view("<i8").copy()
 
 
 def _decode_hop(

@@ -60,11 +60,11 @@ class Pool:
         self.digest = manifest.digest
         try:
             self._describe(manifest.parameters)
-            self.coding = Coding(
-                tuple(self.fanouts), *(int(manifest.counts[key]) for key in ("id_bits", "degree_bits"))
-            )
-            if not all(0 < bits <= MAX_BITS for bits in (self.coding.id_bits, self.coding.degree_bits)):
-                raise ValueError("possible widths of ids and degrees")
+            id_bits, degree_bits = (int(manifest.counts[key]) for key in ("id_bits", "degree_bits"))
+            label_columns = int(manifest.counts.get("label_columns", 0))
+            self.coding = Coding(tuple(self.fanouts), id_bits, degree_bits, label_columns)
+            if label_columns < 0 or not all(0 < bits <= MAX_BITS for bits in (id_bits, degree_bits)):
+                raise ValueError("possible widths of ids, degrees and labels")
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptStoreError("GS-STORE-001", f"{path}: the manifest lacks {error}", hint=MEND) from error
         index = read_index(path, manifest, self.num_batches, self.hops)

@@ -68,6 +68,7 @@ def summary(index: PoolIndex, num_bytes: int, coding: Coding) -> dict[str, Any]:
         "bytes": num_bytes,
         "id_bits": coding.id_bits,
         "degree_bits": coding.degree_bits,
+        **({"label_columns": coding.label_columns} if coding.label_columns else {}),
     }
 
 

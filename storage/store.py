@@ -2,7 +2,7 @@
 
     graph/indptr.bin  graph/indices.bin       in-edges by destination, sources ascending
     tables/<name>.bin                         rows, `x` holds the features
-    labels/y.bin  splits/<name>.bin           classes, -1 = unlabelled; node ids of each split
+    labels/y.bin  splits/<name>.bin           classes or a matrix, see `storage.labels`; ids of each split
     names/bytes.bin  names/offsets.bin        ids in the source, when they were not 0 .. N-1
 
 Opening reads only the manifest. Files are hashed against it the first time this object touches them.
@@ -21,6 +21,7 @@ import numpy as np
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
 from gnnsys.storage.checksums import digest_file
 from gnnsys.storage.files import map_array, open_read
+from gnnsys.storage.labels import LabelKind, described
 from gnnsys.storage.manifest import FileEntry, Manifest, dtype_name, numpy_dtype, read_manifest
 from gnnsys.storage.tables import Table, open_table
 from gnnsys.storage.writer import read_array
@@ -109,8 +110,18 @@ class Store:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, 0 without labels."""
+        """Number of classes, 0 without labels and where they are a matrix."""
         return int(self.manifest.counts["classes"])
+
+    @property
+    def label_kind(self) -> LabelKind | None:
+        """`class`, `multilabel` or `regression`, see `storage.labels`; None without labels."""
+        return described(self.manifest.counts)[0] if self.manifest.has(LABELS) else None
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that a model of the labels gives per node: one per class, or per column; 0 without labels."""
+        return self.num_classes or described(self.manifest.counts)[1]
 
     @property
     def max_degree(self) -> int:
@@ -140,7 +151,8 @@ class Store:
         return Graph(self._map(INDPTR), self._map(INDICES))
 
     def labels(self) -> np.ndarray | None:
-        """(N,) int64 class of every node, -1 = unlabelled, mapped; None when the Store has no labels."""
+        """(N,) int64 class of every node, -1 = unlabelled, or an (N, T) float32 matrix, NaN = unlabelled; mapped. None
+        when the Store has no labels."""
         return self._map(LABELS) if self.manifest.has(LABELS) else None
 
     def split(self, name: str) -> np.ndarray:
@@ -241,14 +253,15 @@ def _check_shapes(path: Path, manifest: Manifest) -> None:
         expected: dict[str, tuple[int, ...]] = {INDPTR: (counts["nodes"] + 1,), INDICES: (counts["edges"],)}
         expected |= {split_path(name): manifest.entry(split_path(name)).shape for name in manifest.counts["splits"]}
         ids = dtype_name(id_dtype(counts["nodes"]))
-        dtypes = {INDPTR: "I64", INDICES: ids, LABELS: "I64"}
+        columns = described(manifest.counts)[1]
+        dtypes = {INDPTR: "I64", INDICES: ids, LABELS: "F32" if columns else "I64"}
         dtypes |= {split_path(name): ids for name in manifest.counts["splits"]}
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptStoreError("GS-STORE-001", f"{path}: the manifest lacks {error}") from error
     if manifest.has(NAME_OFFSETS):
         expected[NAME_OFFSETS] = (counts["nodes"] + 1,)
     if manifest.has(LABELS):
-        expected[LABELS] = (counts["nodes"],)
+        expected[LABELS] = (counts["nodes"], columns) if columns else (counts["nodes"],)
     for entry in manifest.files:
         rows_differ = entry.role == "table" and (len(entry.shape) != 2 or entry.shape[0] != counts["nodes"])
         if rows_differ or entry.shape != expected.get(entry.path, entry.shape):

@@ -108,10 +108,26 @@ def _split_problems(store: Store) -> Iterator[str]:
 
 
 def _label_problems(store: Store) -> Iterator[str]:
+    if store.label_kind != "class":
+        yield from _matrix_problems(store)
+        return
     labels = map_array(store.path / LABELS, "<i8", (store.num_nodes,))
     for start in range(0, len(labels), _BLOCK):
         block = labels[start : start + _BLOCK]
         if block.min() < -1 or block.max() >= store.num_classes:
             bad = start + int(np.argmax((block < -1) | (block >= store.num_classes)))
             yield f"{store.path / LABELS}: node {bad} has label {labels[bad]}, expected -1 .. {store.num_classes - 1}"
+            return
+
+
+def _matrix_problems(store: Store) -> Iterator[str]:
+    columns = store.num_outputs
+    labels = map_array(store.path / LABELS, "<f4", (store.num_nodes, columns))
+    for start in range(0, len(labels), step := max(1, _BLOCK // columns)):
+        block = labels[start : start + step]
+        good = np.isin(block, (0, 1)) if store.label_kind == "multilabel" else np.isfinite(block)
+        bad = np.argwhere(~good & ~np.isnan(block))
+        if len(bad):
+            row, column = bad[0]
+            yield f"{store.path / LABELS}: node {start + row} has {store.label_kind} label {block[row, column]}"
             return

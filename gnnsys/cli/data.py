@@ -76,7 +76,14 @@ def ingest(
     features: Annotated[Path | None, typer.Option(help=f"With edges:FILE, an (N, F) .npy file. {_ROW_OF_NODE}")] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help=f"With edges:FILE, a .npy or one-column text file of classes. {_ROW_OF_NODE}"),
+        typer.Option(help=f"With edges:FILE, a .npy or one-column text file of labels. {_ROW_OF_NODE}"),
+    ] = None,
+    label_kind: Annotated[
+        str | None,
+        typer.Option(
+            help="class | multilabel (0 or 1 in every column) | regression; one column holds classes, several are "
+            "multilabel when not given."
+        ),
     ] = None,
     on_nan: Annotated[str, typer.Option(help="error | zero, for NaN and infinities in the features.")] = "error",
     on_bad_edge: Annotated[str, typer.Option(help="error | drop, for edges whose ids are out of range.")] = "error",
@@ -104,6 +111,7 @@ def ingest(
             normalize_features=normalize_features,
             features=features,
             labels=labels,
+            label_kind=label_kind,
             on_nan=on_nan,
             on_bad_edge=on_bad_edge,
             workers=workers,
@@ -113,10 +121,16 @@ def ingest(
     result = {"store": str(store), "store_id": made.id, "store_digest": made.digest, **counts}
     notes = "".join(f", {counts[key]:,} {what}" for key, what in _NOTES.items() if counts[key])
     text = (
-        f"{store}: {made.num_nodes:,} nodes, {made.num_edges:,} edges, {made.num_classes} classes{notes}, "
+        f"{store}: {made.num_nodes:,} nodes, {made.num_edges:,} edges, {_labels(made)}{notes}, "
         f"splits {', '.join(made.split_names) or 'none'} ({time.perf_counter() - start:.1f} s)"
     )
     emit(result, text, as_json)
+
+
+def _labels(store: gs.Store) -> str:
+    if store.label_kind in (None, "class"):
+        return f"{store.num_classes} classes"
+    return f"{store.num_outputs} {store.label_kind} labels"
 
 
 def sample(

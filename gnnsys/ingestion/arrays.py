@@ -40,12 +40,13 @@ class ArraySource:
     Args:
         src, dst: (E,) integers; edge i runs from `src[i]` to `dst[i]`.
         num_nodes: N; None takes the largest id + 1.
-        x: (N, F) features. y: (N,) classes, -1 = unlabelled. splits: node ids by name.
+        x: (N, F) features. y: (N,) classes, -1 = unlabelled, or (N, T). splits: node ids by name.
     """
 
     names: Names | None = None
     header_lines = 0
     num_classes: int | None = None
+    label_kind: str | None = None
     sequential = False
 
     def __init__(

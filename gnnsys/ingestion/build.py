@@ -10,17 +10,18 @@ from gnnsys.budget import Budget
 from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.ingestion.components import keep_largest_component
 from gnnsys.ingestion.job import Job
+from gnnsys.ingestion.labels import WrittenLabels, check_kind, write_labels
 from gnnsys.ingestion.names import write_names
 from gnnsys.ingestion.open import open_source
-from gnnsys.ingestion.rows import selected_rows, write_labels, write_table
+from gnnsys.ingestion.rows import selected_rows, write_table
 from gnnsys.ingestion.sorting import MAX_NODES, Runs, sort_edges
 from gnnsys.ingestion.source import Source
 from gnnsys.ingestion.splits import SplitRule, make_splits, parse_split
 from gnnsys.ingestion.topology import write_topology
 from gnnsys.progress import Progress, silent
-from gnnsys.storage.files import map_array, require_free
+from gnnsys.storage.files import require_free
 from gnnsys.storage.stage import Stage
-from gnnsys.storage.store import FORMAT, LABELS, PARTS, VERSION, Store, id_dtype, split_path
+from gnnsys.storage.store import FORMAT, PARTS, VERSION, Store, id_dtype, split_path
 from gnnsys.storage.threads import num_workers
 from gnnsys.storage.writer import write_array
 from gnnsys.units import format_size, parse_size
@@ -46,6 +47,7 @@ def ingest(
     on_nan: str = "error",
     features: str | Path | None = None,
     labels: str | Path | None = None,
+    label_kind: str | None = None,
     workers: int | None = None,
     progress: Progress = silent,
     on_bad_edge: str = "error",
@@ -65,6 +67,8 @@ def ingest(
         normalize_features: `row` divides every row of `x` by its sum.
         features, labels: files beside `edges:FILE`, a row per node; where ids are names, row i is that of the i-th
             name in order of first appearance (`Store.names` gives them).
+        label_kind: `class`, `multilabel` (0 or 1 in every column) or `regression` (numbers); when None, one column
+            holds classes and several are multilabel.
         workers: threads; default the processors this process may use.
         on_nan: `error`, or `zero` (counted) for NaN and infinities in `x`.
         on_bad_edge: `error`, or `drop` (counted) for edges whose ids are out of range.
@@ -81,6 +85,8 @@ def ingest(
     _check_choice("normalize_features", normalize_features, ("none", "row"))
     _check_choice("on_nan", on_nan, ("error", "zero"))
     _check_choice("on_bad_edge", on_bad_edge, ("error", "drop"))
+    check_kind(label_kind)
+    kind = label_kind or opened.label_kind
     parameters = {
         "split": rule.parameters,
         "allow_overlap": allow_overlap,
@@ -91,12 +97,13 @@ def ingest(
         "normalize_features": normalize_features,
         "on_nan": on_nan,
         "on_bad_edge": on_bad_edge,
+        **({} if label_kind in (None, "class") else {"label_kind": label_kind}),
     }
     folder = Path(out)
     inputs = opened.fingerprint()
     with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters, parts=PARTS) as stage:
         if stage.finished is None:
-            _build(Job(stage, budget, threads, progress), opened, rule, parameters)
+            _build(Job(stage, budget, threads, progress), opened, rule, parameters, kind)
     return Store.open(folder)
 
 
@@ -116,7 +123,7 @@ def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError("GS-CFG-100", f"{option} is {value!r}, expected {' or '.join(choices)}")
 
 
-def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, Any]) -> None:
+def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, Any], label_kind: str | None) -> None:
     require_free(job.stage.folder, source.input_bytes(), "unpacking the input")
     source.prepare(job)
     _refuse_changes_of_nothing(source, parameters)
@@ -139,30 +146,30 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
     unique = bool(parameters["dedup"])
     graph, totals = write_topology(job, runs, num_nodes, unique=unique)
     files = [*graph]
-    num_classes = zeroed_rows = 0
+    zeroed_rows = 0
     for name, rows in source.tables.items():
         normalize = name == "x" and parameters["normalize_features"] == "row"
         fill = name == "x" and parameters["on_nan"] == "zero"
         entries, zeroed = write_table(job, name, selected_rows(rows, kept), normalize=normalize, fill=fill)
         files += entries
         zeroed_rows += zeroed
+    found = WrittenLabels()
     if source.labels is not None:
-        entries, num_classes = write_labels(job, selected_rows(source.labels, kept), source.num_classes)
-        files += entries
+        found = write_labels(job, selected_rows(source.labels, kept), label_kind, source.num_classes)
+        files += found.entries
     if source.names is not None or num_nodes < num_given:
         files += write_names(job, source.names, kept, num_nodes)
-    labels = None if source.labels is None else map_array(job.stage.folder / LABELS, "<i8", (num_nodes,))
     given = source.splits if rule.kind == "given" else []
     # Up to three arrays of node ids live at once while a split is made.
     num_ids = num_nodes if rule.kind == "per-class" else sum(len(ids) for v in given for ids in v.values())
     with job.budget.holding(24 * num_ids, "node ids of the splits"):
-        splits = make_splits(rule, given, num_given, kept, labels, num_classes)
+        splits = make_splits(rule, given, num_given, kept, found.labels, found.num_classes)
     for name, ids in splits.items():
         files.append(write_array(job.stage.folder, split_path(name), ids.astype(id_dtype(num_nodes)), "split"))
     counts = {
         "nodes": num_nodes,
         "edges": totals.edges,
-        "classes": num_classes,
+        "classes": found.num_classes,
         "max_degree": totals.max_degree,
         "splits": list(splits),
         "merged": totals.repeats if unique else 0,
@@ -172,6 +179,7 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
         "dropped_edges": runs.dropped,
         "zeroed_rows": zeroed_rows,
         "header_lines": source.header_lines,
+        **found.counts,
     }
     job.stage.commit(counts=counts, files=tuple(files))
 

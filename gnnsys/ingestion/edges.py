@@ -25,12 +25,13 @@ class EdgeListSource:
     Args:
         path: `.npy` (E, 2) or (2, E) integers ((2, 2) counts as the latter), else text, `.gz` or plain.
         features: `.npy` (N, F); N is then the number of nodes.
-        labels: `.npy` (N,) or text with one integer per row.
+        labels: `.npy` (N,) or (N, T), or text with one integer per row.
 
     Row i of both belongs to node i; when the ids are names, to the i-th name in order of first appearance.
     """
 
     num_classes: int | None = None
+    label_kind: str | None = None
     sequential = False
     splits: list[dict[str, np.ndarray]] = []  # noqa: RUF012 - an edge list has none
 
@@ -97,10 +98,8 @@ class EdgeListSource:
             self.header_lines += columns.header
             return columns.values[:, 0]
         labels = map_npy(path)
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = labels[:, 0]
-        if labels.ndim != 1 or labels.dtype.kind not in "iuf":
-            raise InputDataError("GS-IN-132", f"{path}: {labels.dtype} {labels.shape}, expected integers (N,)")
+        if labels.ndim not in (1, 2):
+            raise InputDataError("GS-IN-132", f"{path}: shape {labels.shape}, expected labels (N,) or (N, T)")
         return labels
 
     def _count_nodes(self) -> int | None:

@@ -2,10 +2,10 @@
 
 CSR     adj_data, adj_indices, adj_indptr, adj_shape   row i, column j is an edge i -> j
         attr_data, attr_indices, attr_indptr, attr_shape, or attr_matrix   features
-        labels                                         optional
+        labels (N,) or (N, T)                          optional
         train_idx, val_idx, test_idx                   optional
 edges   edges (E, 2)                                   edge from the first to the second column
-        node_features (N, F), node_labels (N,)
+        node_features (N, F), node_labels (N,) or (N, T)
         train_masks, val_masks, test_masks (K, N)      optional: K versions of the splits
 """
 
@@ -43,6 +43,7 @@ class NpzSource:
     names: Names | None = None
     header_lines = 0
     num_classes: int | None = None
+    label_kind: str | None = None
     sequential = False
 
     def __init__(self, path: Path) -> None:
@@ -121,7 +122,7 @@ class NpzSource:
             self.tables = {"x": Rows(num_rows, columns, np.dtype(np.float32), self._dense_rows)}
         labels = arrays.get("labels", arrays.get("node_labels"))
         if labels is not None:
-            self._expect(labels.ndim == 1 and labels.dtype.kind in "iuf", "labels", labels)
+            self._expect(labels.ndim in (1, 2) and labels.dtype.kind in "iufb", "labels", labels)
             self.labels = rows_of_array(labels)
         if self.num_nodes is None:
             known = [*self.tables.values(), *([self.labels] if self.labels else [])]

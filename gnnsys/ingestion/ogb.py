@@ -46,6 +46,7 @@ class OgbSource:
     names: Names | None = None
     header_lines = 0
     num_classes: int | None = None
+    label_kind: str | None = None
 
     def __init__(self, name: str, root: Path) -> None:
         self._layout = LAYOUTS[name]

@@ -1,4 +1,4 @@
-"""Rows and labels into the Store: read block by block, checked, changed as asked, appended in journalled units."""
+"""Rows into the Store: read block by block, checked, changed as asked, appended in journalled units."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from gnnsys.errors import InputDataError, MemoryBudgetError
 from gnnsys.ingestion.job import Job
 from gnnsys.ingestion.kernels import bad_rows, normalize_rows
 from gnnsys.ingestion.source import Rows
-from gnnsys.storage.files import map_array
 from gnnsys.storage.manifest import FileEntry
-from gnnsys.storage.store import LABELS, table_path
+from gnnsys.storage.store import table_path
 from gnnsys.storage.threads import read_in_order
 from gnnsys.units import format_size
 
-MAX_CLASSES = 1 << 31
 _STORED = {"f2", "f4", "f8", "u1", "i1"}
-_STEP = 1 << 19
 _SMALL_ROW = 64 << 10
 """Rows up to here fit into the smallest memory with any number of threads."""
 
@@ -72,41 +69,10 @@ def write_table(job: Job, name: str, rows: Rows, *, normalize: bool, fill: bool)
         return out, bad
 
     dtype = np.dtype(np.float32) if normalize else rows.dtype.newbyteorder("=")
-    return _write(job, table_path(name), "table", rows, dtype, change)
+    return write_rows(job, table_path(name), "table", rows, dtype, change)
 
 
-def write_labels(job: Job, labels: Rows, num_classes: int | None) -> tuple[tuple[FileEntry, ...], int]:
-    """`labels/y.bin` as int64, and the number of classes: `num_classes`, else the largest label + 1.
-
-    Raises:
-        InputDataError: a label below -1, above the classes, or not a whole number; more than one label per node.
-    """
-    if labels.columns != 1 or labels.dtype.kind not in "iuf":
-        raise InputDataError(
-            "GS-IN-132", f"labels: {labels.dtype} in {labels.columns} columns, expected one column of integers"
-        )
-    limit = MAX_CLASSES if num_classes is None else num_classes
-
-    def change(block: np.ndarray, start: int) -> tuple[np.ndarray, int]:
-        out = _whole(block, start)
-        bad = ((out < -1) | (out >= limit)).any(axis=1)
-        if bad.any():
-            raise InputDataError(
-                "GS-IN-130",
-                f"node {start + int(np.argmax(bad))} has label {int(out[np.argmax(bad), 0])}, "
-                f"expected -1 (unlabelled) or a class in [0, {limit})",
-                hint="Number the classes from 0.",
-            )
-        return out, 0
-
-    entries, _ = _write(job, LABELS, "labels", labels, np.dtype(np.int64), change, shape=(labels.num_rows,))
-    if num_classes is None:
-        written = map_array(job.stage.folder / LABELS, "<i8", (labels.num_rows,))
-        num_classes = 1 + max((int(written[a : a + _STEP].max()) for a in range(0, len(written), _STEP)), default=-1)
-    return entries, num_classes
-
-
-def _write(
+def write_rows(
     job: Job,
     path: str,
     role: str,
@@ -115,7 +81,11 @@ def _write(
     change: Callable[[np.ndarray, int], tuple[np.ndarray, int]],
     shape: tuple[int, ...] | None = None,
 ) -> tuple[tuple[FileEntry, ...], int]:
-    """The file's entries, and the sum of what `change` counted."""
+    """File `path` of `dtype`, made of `change(block, first row)` of every block.
+
+    Returns:
+        Its entries, and the sum of what `change` counted.
+    """
     entries = job.finished_files(path)
     if entries is not None:
         return entries, job.facts(path)["changed"]
@@ -192,16 +162,3 @@ def _not_finite(job: Job, name: str, rows: Rows, start: int) -> InputDataError:
         f"table {name}: {count} rows hold a NaN or an infinity, the first is row {first}",
         hint="--on-nan zero puts 0 in their place.",
     )
-
-
-def _whole(block: np.ndarray, start: int) -> np.ndarray:
-    """Labels (n, 1) as int64; NaN in float labels means unlabelled."""
-    if block.dtype.kind != "f":
-        return block.astype(np.int64)
-    filled = np.where(np.isnan(block), -1, block)
-    with np.errstate(invalid="ignore"):
-        out = filled.astype(np.int64)
-    if (out != filled).any():
-        row = int(np.argmax((out != filled)[:, 0]))
-        raise InputDataError("GS-IN-131", f"node {start + row} has label {block[row, 0]}, expected a whole number")
-    return out

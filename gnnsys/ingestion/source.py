@@ -48,9 +48,11 @@ class Source(Protocol):
     """As of `Rows`, of the edges."""
     num_classes: int | None
     """None when only the labels tell: largest label + 1."""
+    label_kind: str | None
+    """`class`, `multilabel` or `regression`; None when only the labels tell, see `write_labels`."""
     tables: Mapping[str, Rows]
     labels: Rows | None
-    """One column of integers, -1 = unlabelled."""
+    """One column of classes, -1 = unlabelled, or a column per answer or number, NaN = unlabelled."""
     names: Names | None
     header_lines: int
     """First lines of text files that were taken for column names and skipped."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.keys import GOLDEN, derive, mix
+from gnnsys.storage.labels import known
 
 _PER_CLASS = re.compile(r"per-class:(\d+)/(\d+)")
 _NAME = re.compile(r"[A-Za-z0-9_+=-]{1,100}")
@@ -91,7 +92,7 @@ def make_splits(
     Args:
         versions: the given splits, node ids in [0, num_given) by name; all versions of them.
         kept: (N,) ids that nodes had in the source, ascending; None when all were kept.
-        labels: (N,) int64 of the nodes kept.
+        labels: (N,) int64 or (N, T) float32 of the nodes kept.
 
     Raises:
         InputDataError: a split is empty, has no labelled node, holds an id twice or out of range, shares a node, is
@@ -103,6 +104,10 @@ def make_splits(
     if rule.kind == "per-class":
         if labels is None:
             raise ConfigError("GS-CFG-102", "--split per-class needs labels, the source has none")
+        if labels.ndim > 1:
+            raise ConfigError(
+                "GS-CFG-102", f"--split per-class needs one class per node, the labels have {labels.shape[1]} columns"
+            )
         splits = _per_class(rule, labels, num_classes)
     else:
         splits = _given(rule, versions, num_given, kept)
@@ -174,7 +179,7 @@ def _selected(ids: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
 def _check(name: str, ids: np.ndarray, labels: np.ndarray | None) -> None:
     if not len(ids):
         raise InputDataError("GS-IN-143", f"split {name} is empty", hint="--split none leaves splits out.")
-    if labels is not None and all((labels[ids[a : a + _STEP]] < 0).all() for a in range(0, len(ids), _STEP)):
+    if labels is not None and not any(known(labels[ids[a : a + _STEP]]).any() for a in range(0, len(ids), _STEP)):
         raise InputDataError("GS-IN-144", f"no node of split {name} has a label")
 
 

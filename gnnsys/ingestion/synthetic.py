@@ -121,6 +121,7 @@ class PowerLawSource:
     """The generated graph as a Source."""
 
     names: Names | None = None
+    label_kind: str | None = "class"
     header_lines = 0
     sequential = False
 

@@ -60,6 +60,6 @@ def _tensor(array: np.ndarray) -> Tensor:
     return tensor
 
 
-def batch_bytes(seeds: int, nodes: int, edges: int, row_bytes: int) -> int:
-    """Upper bound of the memory of a Batch of that size: rows, ids, degrees, one CSR, labels."""
-    return nodes * (row_bytes + 8 + 4 + 4) + 4 * edges + 8 * seeds + 4096
+def batch_bytes(seeds: int, nodes: int, edges: int, row_bytes: int, label_bytes: int) -> int:
+    """Upper bound of the memory of a Batch of that size: rows, ids, degrees, one CSR, labels of the seeds."""
+    return nodes * (row_bytes + 8 + 4 + 4) + 4 * edges + label_bytes * seeds + 4096

@@ -62,7 +62,8 @@ class BatchMaker:
 
     def max_batch_bytes(self) -> int:
         """Upper bound of the memory of one Batch."""
-        return batch_bytes(*self.source.largest(), sum(rows.row_bytes for rows in self._row_sources))
+        row_bytes = sum(rows.row_bytes for rows in self._row_sources)
+        return batch_bytes(*self.source.largest(), row_bytes, self.source.label_bytes)
 
     def memory_bytes(self, prefetch: int, workers: int) -> int:
         """Upper bound of all that is held with that many batches ahead and threads: one batch more is the

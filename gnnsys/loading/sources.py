@@ -19,6 +19,7 @@ from gnnsys.samplers.seeds import Order, Seeds, as_seeds
 from gnnsys.samplers.tree import TreeSampler, checked_fanouts, largest_batch, stamp_bytes, working_bytes
 from gnnsys.storage.blob import PoolBatch
 from gnnsys.storage.checksums import digest
+from gnnsys.storage.labels import columns_of
 from gnnsys.storage.manifest import canonical_json
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.scratch import Scratch
@@ -39,6 +40,8 @@ class BatchSource(Protocol):
     """Hops of the batches delivered."""
     fanouts: list[int]
     """Of those hops, seed side first."""
+    label_bytes: int
+    """Of the labels of a seed, at most."""
 
     @property
     def seeds(self) -> Seeds | None:
@@ -94,7 +97,7 @@ class PoolSource:
         self._labels, self._verify = labels, verify
         self.id = pool.id
         self.seeds: Seeds | None = None
-        self.num_batches = pool.num_batches
+        self.num_batches, self.label_bytes = pool.num_batches, pool.coding.label_bytes
         self.order = pool.order
         self._largest_blob = max(self.planned_bytes(k) for k in range(pool.num_batches))
 
@@ -165,6 +168,7 @@ class StoreSource:
         self._draw, weights_digest = make_draw(weights, replace, store.num_edges)
         self._weights_bytes = copied_bytes(weights)
         self._labels = store.labels() if labels else None
+        self.label_bytes = 4 * columns_of(self._labels) or 8
         self.order: str = self.seeds.order
         self.num_batches = len(seed_batches(self.seeds, batch_size, seed))
         self.id = self._identity(fanouts, weights_digest, replace)

@@ -17,6 +17,7 @@ from gnnsys.samplers.seeds import as_seeds
 from gnnsys.samplers.tree import TreeSampler, checked_fanouts, working_bytes
 from gnnsys.storage.blob import Coding, EncodedBatch, encode, ring
 from gnnsys.storage.files import PAGE
+from gnnsys.storage.labels import columns_of
 from gnnsys.storage.pages import pages_touched
 from gnnsys.storage.store import Store
 
@@ -93,7 +94,7 @@ def sample_batches(
     batches = seed_batches(found, batch_size, seed, 0)
     checked = checked_fanouts(fanouts)
     sampler = TreeSampler(store.graph, checked, seed=seed, pool_index=0, labels=store.labels(), budget=budget)
-    coding = Coding.of(checked, store.num_nodes, store.max_degree)
+    coding = Coding.of(checked, store.num_nodes, store.max_degree, columns_of(store.labels()))
     ids, sizes = list[np.ndarray](), list[tuple[Any, ...]]()
     for k in range(min(BATCHES, len(batches))):
         batch = sampler.sample(batches[k])

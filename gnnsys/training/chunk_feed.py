@@ -19,6 +19,7 @@ from gnnsys.pipeline.partition import BYTES_PER_EDGE, partition, relabel
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import raw_bytes
+from gnnsys.storage.labels import labels_where
 from gnnsys.storage.store import Store
 from gnnsys.storage.tables import empty_rows
 from gnnsys.training.config import TrainConfig
@@ -33,8 +34,8 @@ aggregate.register(ChunkBlock, lambda block, h, how: block.aggregate(h, how))
 
 
 class ChunkFeed:
-    """Chunks of a Store's graph as batches: seeds are the nodes of the chunk, labels of nodes that are not trained on
-    are -1, and every layer has a `ChunkBlock`, not yet told what is kept.
+    """Chunks of a Store's graph as batches: seeds are the nodes of the chunk, nodes that are not trained on are
+    unlabelled, and every layer has a `ChunkBlock`, not yet told what is kept.
 
     Args:
         store: read whole but for its rows, which are read chunk by chunk in every epoch.
@@ -161,7 +162,7 @@ class ChunkFeed:
     def _labels(self, nodes: np.ndarray) -> Tensor:
         labels = self._store.labels()
         assert labels is not None
-        return torch.from_numpy(np.where(self._trained[nodes], labels[nodes], -1))
+        return torch.from_numpy(labels_where(labels, nodes, self._trained[nodes]))
 
 
 def graph_bytes(store: Store) -> int:

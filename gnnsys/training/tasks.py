@@ -12,6 +12,7 @@ from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.models.fold import fold
 from gnnsys.samplers.seeds import Seeds
+from gnnsys.storage.labels import MATRICES
 from gnnsys.training.metrics import Metric, make_metric
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class NodeClassification:
 
 def refuse_unlabelled(store: Store) -> None:
     """Raise ConfigError when there are no classes to learn."""
+    if store.label_kind in MATRICES:
+        raise ConfigError("GS-CFG-902", f"{store.path}: the labels are {store.label_kind}, the task is for classes")
     if store.num_classes == 0:
         raise ConfigError("GS-CFG-506", f"{store.path}: no labels to learn", hint="Ingest with labels.")
 

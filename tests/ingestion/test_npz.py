@@ -111,7 +111,7 @@ def test_a_version_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ({"adj_shape": np.array([1 << 40, 1 << 40])}, "adj_indptr"),
         ({"attr_shape": np.array([N - 1, F])}, "attr_indptr"),
         ({"attr_shape": np.array([N, 2])}, "outside the columns"),
-        ({"labels": np.zeros((N, 2))}, "labels"),
+        ({"labels": np.zeros((N, 2, 2))}, "labels"),
         ({"labels": np.zeros(N - 1, dtype=int)}, "39 rows for 40 nodes"),
     ],
 )
