@@ -51,6 +51,7 @@ class Mag240mSource:
         download_mag240m(NAME, folder)
         self._files = require_files(folder, {role: folder / name for role, name in _FILES.items()})
         self.num_classes: int | None = None
+        self.label_kind: str | None = None
         self.num_nodes: int | None = None
         self.num_edges = 0
         self.tables: Mapping[str, Rows] = {}
