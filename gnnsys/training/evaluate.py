@@ -21,7 +21,7 @@ from gnnsys.progress import Progress, silent
 from gnnsys.samplers.seeds import Seeds, as_seeds
 from gnnsys.storage.store import Store
 from gnnsys.training.inference import Inferred, infer
-from gnnsys.training.outputs import device_of, evaluating
+from gnnsys.training.outputs import device_of, distinct, evaluating
 from gnnsys.training.tasks import Task
 
 _CHUNK_ROWS = 1 << 16
@@ -78,7 +78,7 @@ def _by_nodes(
 ) -> tuple[dict[str, dict[str, float]], str]:
     """One inference for the nodes of all splits together."""
     ids = {split: found.ids for split, found in seeds.items() if found.ids is not None}
-    nodes = np.unique(np.concatenate(list(ids.values())))
+    nodes = distinct(np.concatenate(list(ids.values())))
     budget = plan.budget.fork()
     budget.reserve(nodes.nbytes + sum(members.nbytes for members in ids.values()), "the splits")
     inferred = outputs_for(nodes, model, store, replace(plan, budget=budget))

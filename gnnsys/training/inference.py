@@ -19,7 +19,7 @@ from gnnsys.samplers.seeds import Seeds, refuse_outside
 from gnnsys.samplers.tree import working_bytes
 from gnnsys.storage.store import Graph, Store
 from gnnsys.training.layerwise import NOT_ONE_TENSOR, layerwise
-from gnnsys.training.outputs import OutputFile, device_of, evaluating, scratch_folder
+from gnnsys.training.outputs import OutputFile, device_of, distinct, evaluating, scratch_folder
 
 How = Literal["layer-wise", "full-neighbour", "sampled"]
 
@@ -76,7 +76,7 @@ def infer(
             if error.code != NOT_ONE_TENSOR:
                 raise
     budget = budget.fork()
-    targets = np.unique(nodes)
+    targets = distinct(nodes)
     budget.reserve(2 * targets.nbytes, "node ids")
     if rows == "memory":
         budget.reserve(store.num_nodes * store.row_bytes(), "feature table")

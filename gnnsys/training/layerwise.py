@@ -35,7 +35,7 @@ from gnnsys.storage.store import Graph, Store
 from gnnsys.storage.tables import Table, empty_rows
 from gnnsys.training.kernels import mark_sources
 from gnnsys.training.memory import trim
-from gnnsys.training.outputs import OutputFile, device_of, evaluating, scratch_folder
+from gnnsys.training.outputs import OutputFile, device_of, distinct, evaluating, scratch_folder
 from gnnsys.training.streamed import StreamedBlock
 
 NOT_ONE_TENSOR = "GS-CFG-611"
@@ -81,7 +81,7 @@ def layerwise(
     budget = budget.fork()
     with evaluating(model), scratch_folder(scratch) as folder, closing(_features(store, rows, budget)) as features:
         run = _Run(store.graph, budget, device_of(model))
-        needed = _needed_nodes(run, layers, np.unique(nodes))
+        needed = _needed_nodes(run, layers, distinct(nodes))
         source = _Source(features, None, (features.columns,))
         for number, (layer, targets) in enumerate(zip(layers, needed, strict=True)):
             widths = _widths(layer, source, run)
