@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
 import traceback
 import warnings
+from importlib.metadata import PackageNotFoundError, requires
 from typing import Any, TextIO
 
 from gnnsys.budget import give_back_freed_blocks
 from gnnsys.cli.common import Stopped
 from gnnsys.cli.ranks import RankError, end_with_launcher, leave_error, rank, was_launched
-from gnnsys.errors import GnnsysError
+from gnnsys.errors import GnnsysError, MissingDependencyError
 
 
 def main() -> None:
@@ -44,9 +46,24 @@ def _run(arguments: list[str]) -> int:
         return _fail(failed.message, failed.exit_code, verbose)
     except GnnsysError as error:
         return _fail(str(error), error.exit_code, verbose, said_by_first=error.everywhere)
+    except ModuleNotFoundError as error:
+        absent = _absent_requirement(error)
+        return _fail(str(absent), absent.exit_code, verbose) if absent else _fail(_unplanned(error), 1, verbose)
     except Exception as error:
         return _fail(_unplanned(error), 1, verbose)
     return 0
+
+
+def _absent_requirement(error: ModuleNotFoundError) -> MissingDependencyError | None:
+    """A package that gnnsys does not start without, when that is what could not be imported."""
+    name = (error.name or "").split(".")[0]
+    try:
+        required = {re.split("[^A-Za-z0-9_-]", text)[0] for text in requires("gnnsys") or () if "extra" not in text}
+    except PackageNotFoundError:
+        return None
+    if name not in required:
+        return None
+    return MissingDependencyError("GS-DEP-006", f"gnnsys needs the package {name}", hint=f"pip install {name}")
 
 
 def _unplanned(error: Exception) -> str:
