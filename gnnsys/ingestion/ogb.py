@@ -46,10 +46,10 @@ class OgbSource:
     names: Names | None = None
     header_lines = 0
     num_classes: int | None = None
-    label_kind: str | None = None
 
     def __init__(self, name: str, root: Path) -> None:
         self._layout = LAYOUTS[name]
+        self.label_kind: str | None = "multilabel" if self._layout.multilabel else "class"
         self._folder = root / name.replace("-", "_")
         download_node_set(name, self._folder)
         self._files = node_files(self._layout, self._folder)

@@ -52,6 +52,24 @@ def homogeneous(folder: Path, split: str, version: int) -> None:
     splits(folder / "split" / split)
 
 
+def proteins(folder: Path) -> None:
+    """Features of edges in place of those of nodes, and 112 answers for every node."""
+    edges, _, _ = values()
+    rng = np.random.default_rng(2)
+    (folder / "raw").mkdir(parents=True)
+    (folder / "RELEASE_v1.txt").touch()
+    for name, array in {
+        "edge": edges,
+        "edge-feat": rng.random((EDGES, 8)).astype(np.float32),
+        "node-label": rng.integers(0, 2, (NODES, 112)),
+        "node_species": column([9606] * NODES),
+        "num-node-list": column([NODES]),
+        "num-edge-list": column([EDGES]),
+    }.items():
+        text(folder / "raw" / f"{name}.csv.gz", array)
+    splits(folder / "split/species")
+
+
 def papers(folder: Path) -> None:
     """Archives in place of text, and labels that most nodes lack."""
     edges, x, y = values()
@@ -91,6 +109,7 @@ def all_sets(root: Path) -> None:
     """Every data set below `root`, as ogb leaves them."""
     homogeneous(root / "ogbn_arxiv", "time", version=1)
     homogeneous(root / "ogbn_products", "sales_ranking", version=1)
+    proteins(root / "ogbn_proteins")
     papers(root / "ogbn_papers100M")
     mag(root / "ogbn_mag")
     for folder in root.iterdir():

@@ -84,6 +84,30 @@ def test_an_archive_is_streamed_and_takes_no_scratch(root: Path, tmp_path: Path)
     assert written == ["member-num_nodes_list.bin"]
 
 
+@pytest.mark.parametrize("memory", ["64KiB", "4GiB"])
+def test_proteins_are_answers_and_means_of_edges(memory: str, root: Path, tmp_path: Path, edges_of: Edges) -> None:
+    """ogb repeats the features of an edge for its reverse; a node has the mean of those that reach it."""
+    from ogb.nodeproppred import NodePropPredDataset
+
+    store = ingest(f"ogb:ogbn-proteins:{root}", tmp_path / "s", memory=memory)
+    dataset = NodePropPredDataset("ogbn-proteins", root=str(root))
+    graph, labels = dataset[0]
+    edge_index, features = graph["edge_index"], graph["edge_feat"].astype(np.float64)
+    assert edges_of(store) == sorted(zip(*edge_index.tolist(), strict=True), key=lambda edge: (edge[1], edge[0]))
+    means = [features[edge_index[1] == v].mean(axis=0) if (edge_index[1] == v).any() else 0 for v in range(NODES)]
+    expected = np.stack([np.broadcast_to(mean, 8) for mean in means])
+    assert np.allclose(store.table().read(np.arange(NODES)), expected, rtol=1e-6, atol=0)
+    assert np.array_equal(store.labels(), labels.astype(np.float32))
+    found = dataset.get_idx_split()
+    assert {n: store.split(n).tolist() for n in store.split_names} == {n: sorted(ids) for n, ids in found.items()}
+
+
+def test_as_many_edge_features_as_edges(root: Path, tmp_path: Path) -> None:
+    text(root / "ogbn_proteins/raw/edge-feat.csv.gz", np.ones((EDGES - 1, 8)))
+    with pytest.raises(InputDataError, match=f"{EDGES - 1} rows for {EDGES} edges"):
+        ingest(f"ogb:ogbn-proteins:{root}", tmp_path / "s")
+
+
 def test_reverse_edges_are_numbered_as_by_ogb(root: Path) -> None:
     """Edge 2i is the raw edge i, 2i + 1 its reverse, wherever a block begins."""
     from gnnsys.ingestion.ogb import OgbSource
