@@ -47,11 +47,27 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def make_durable(fd: int) -> None:
+    """Wait until the bytes and the size of a file are on the disk. On macOS fsync leaves them in the drive's cache."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(fd)
+
+
+def make_data_durable(fd: int) -> None:
+    """Wait until the bytes of a file are on the disk."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        make_durable(fd)
+
+
 def fsync_dir(path: Path) -> None:
     """Make names created, replaced or removed in `path` durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        make_durable(fd)
     finally:
         os.close(fd)
 
@@ -109,7 +125,7 @@ def _durable(path: Path) -> Iterator[int]:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         yield fd
-        os.fsync(fd)
+        make_durable(fd)
     finally:
         os.close(fd)
 
@@ -188,11 +204,13 @@ def _set_direct(fd: int, *, wanted: bool) -> bool:
 
 def _allocate(fd: int, path: Path, num_bytes: int) -> None:
     try:
-        os.posix_fallocate(fd, 0, num_bytes)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, num_bytes)
+            return
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-        require_free(path.parent, num_bytes - os.fstat(fd).st_size, path.name)
+    require_free(path.parent, num_bytes - os.fstat(fd).st_size, path.name)
 
 
 def open_read(path: Path, *, num_bytes: int | None = None, flags: int = 0) -> int:

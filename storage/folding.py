@@ -30,7 +30,7 @@ from gnnsys.storage.aggregates import (
 )
 from gnnsys.storage.blob import PoolBatch
 from gnnsys.storage.direct import aligned_buffer
-from gnnsys.storage.files import disk_errors, fsync_dir, open_sized, read_into, write_all
+from gnnsys.storage.files import disk_errors, fsync_dir, make_data_durable, open_sized, read_into, write_all
 from gnnsys.storage.generation import Generation
 from gnnsys.storage.manifest import FileEntry, numpy_dtype
 from gnnsys.storage.pages import run_layout
@@ -211,7 +211,7 @@ class _Writer:
     def _end_unit(self) -> None:
         for number in sorted(set(self._shard[self._first : self.next_batch].tolist()) & set(range(len(self._fds)))):
             with disk_errors(self._path(number)):
-                os.fdatasync(self._fds[number])
+                make_data_durable(self._fds[number])
         unit = f"batches {self._first} to {self.next_batch - 1}"
         self._stage.record(unit, hashes=self._hashes[self._first :])
         self._first, self._in_unit = self.next_batch, 0

@@ -170,7 +170,8 @@ class Generation:
         fd = open_read(path, num_bytes=entry.size)
         try:
             read_into(fd, rows, 0, path)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(fd)
         if self._verify != "off" and digest(raw_bytes(rows)) != entry.digest:

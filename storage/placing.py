@@ -24,7 +24,16 @@ import xxhash
 from gnnsys.budget import Budget
 from gnnsys.errors import CorruptStoreError
 from gnnsys.progress import Progress
-from gnnsys.storage.files import PAGE, disk_errors, open_read, open_sized, raw_bytes, read_into, write_all
+from gnnsys.storage.files import (
+    PAGE,
+    disk_errors,
+    make_data_durable,
+    open_read,
+    open_sized,
+    raw_bytes,
+    read_into,
+    write_all,
+)
 from gnnsys.storage.generation import SLOTS
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.stage import Stage
@@ -169,7 +178,7 @@ class _Writer:
             write_all(self._fds[COUNT], self.counts, 0)
             write_all(self._fds[HASH], self.hashes, 0)
             for fd in self._fds.values():
-                os.fdatasync(fd)
+                make_data_durable(fd)
         number = f"{_UNIT}-{self._units:06d}"
         self._stage.record(
             number,

@@ -15,7 +15,16 @@ import numpy as np
 from gnnsys.errors import CorruptStoreError
 from gnnsys.storage.blob import Coding, EncodedBatch, section_hash
 from gnnsys.storage.direct import aligned_buffer
-from gnnsys.storage.files import bypass_page_cache, disk_errors, fsync_dir, open_read, open_sized, read_into, write_all
+from gnnsys.storage.files import (
+    bypass_page_cache,
+    disk_errors,
+    fsync_dir,
+    make_durable,
+    open_read,
+    open_sized,
+    read_into,
+    write_all,
+)
 from gnnsys.storage.manifest import FileEntry, Manifest
 from gnnsys.storage.pool import shard_path
 from gnnsys.storage.pool_index import HASHES, PoolIndex, columns, summary, write_index
@@ -126,14 +135,14 @@ class PoolWriter:
 
     def _next_shard(self) -> None:
         with disk_errors(self._stage.folder / shard_path(len(self._sizes) - 1)):
-            os.fsync(self._fd)
+            make_durable(self._fd)
         os.close(self._fd)
         self._sizes.append(0)
         self._open_shard()
 
     def _end_unit(self) -> None:
         with disk_errors(self._stage.folder):
-            os.fsync(self._fd)
+            make_durable(self._fd)
             self._rows.append(self._table[self._first : self.next_batch])
             self._rows.sync()
             unit = f"batches {self._first} to {self.next_batch - 1}"

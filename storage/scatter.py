@@ -31,7 +31,16 @@ from gnnsys.errors import CorruptStoreError, MemoryBudgetError
 from gnnsys.progress import Progress
 from gnnsys.storage.checksums import BLOCK_BYTES, chunk_sum
 from gnnsys.storage.direct import aligned_buffer
-from gnnsys.storage.files import PAGE, disk_errors, open_sized, raw_bytes, read_into, round_up, write_all
+from gnnsys.storage.files import (
+    PAGE,
+    disk_errors,
+    make_data_durable,
+    open_sized,
+    raw_bytes,
+    read_into,
+    round_up,
+    write_all,
+)
 from gnnsys.storage.kernels import gather
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.table_direct import DirectTable
@@ -286,9 +295,9 @@ class _Scatter:
         fd = self._sum_fds[unit.number % 2]
         with disk_errors(self._stage.folder):
             for rows_fd in self._fds:
-                os.fdatasync(rows_fd)
+                make_data_durable(rows_fd)
             write_all(fd, unit.sums, 0)
-            os.fdatasync(fd)
+            make_data_durable(fd)
         return unit
 
     def _record(self, unit: _Unit, progress: Progress) -> None:

@@ -32,6 +32,7 @@ from gnnsys.storage.files import (
     atomic_write,
     disk_errors,
     fsync_dir,
+    make_data_durable,
     make_output_folder,
     remove_temps,
     remove_tree,
@@ -124,7 +125,7 @@ class Stage:
         line = _line_hash(body) + b" " + body + b"\n"
         with disk_errors(self.work / "journal"):
             write_all(self._journal, line, self._journal_bytes)
-            os.fdatasync(self._journal)
+            make_data_durable(self._journal)
         self._journal_bytes += len(line)
         self.done[unit] = payload
 

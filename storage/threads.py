@@ -16,13 +16,20 @@ _Read = TypeVar("_Read")
 _Out = TypeVar("_Out")
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def num_workers(given: int | None) -> int:
     """Threads to work with: `given`, or the cores that this process may use.
 
     Raises:
         ConfigError: fewer than one.
     """
-    workers = len(os.sched_getaffinity(0)) if given is None else given
+    workers = usable_cores() if given is None else given
     if workers < 1:
         raise ConfigError(
             "GS-CFG-003", f"workers is {workers}; it must be at least 1", hint="Leave it out to use every core."

@@ -13,7 +13,17 @@ import xxhash
 
 from gnnsys.errors import CorruptStoreError
 from gnnsys.storage.checksums import BLOCK_BYTES, context_seed, digest
-from gnnsys.storage.files import atomic_write, disk_errors, open_read, open_sized, raw_bytes, read_into, write_all
+from gnnsys.storage.files import (
+    atomic_write,
+    disk_errors,
+    make_data_durable,
+    make_durable,
+    open_read,
+    open_sized,
+    raw_bytes,
+    read_into,
+    write_all,
+)
 from gnnsys.storage.manifest import FileEntry, dtype_name, numpy_dtype
 
 _REREAD_BYTES = 4 << 20
@@ -76,13 +86,13 @@ class SequentialWriter:
     def sync(self) -> None:
         """Make what was appended durable."""
         with disk_errors(self._full):
-            os.fdatasync(self._fd)
+            make_data_durable(self._fd)
 
     def finish(self, dtype: np.dtype, shape: tuple[int, ...], role: str) -> tuple[FileEntry, FileEntry]:
         """Close the file; returns its entry and that of its block sums."""
         with disk_errors(self._full):
             os.ftruncate(self._fd, self.num_bytes)
-            os.fsync(self._fd)
+            make_durable(self._fd)
         self.close()
         if self._in_block:
             self._end_block()

@@ -12,7 +12,7 @@ import numpy as np
 
 from gnnsys.budget import Budget
 from gnnsys.progress import Progress
-from gnnsys.storage.files import disk_errors, open_sized, write_all
+from gnnsys.storage.files import disk_errors, make_durable, open_sized, write_all
 from gnnsys.storage.manifest import FileEntry
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.writer import SequentialWriter
@@ -74,6 +74,6 @@ def write_scratch(path: Path, pieces: Iterable[np.ndarray]) -> None:
             for piece in pieces:
                 write_all(fd, piece, offset)
                 offset += piece.nbytes
-            os.fsync(fd)
+            make_durable(fd)
     finally:
         os.close(fd)

@@ -24,6 +24,7 @@ from gnnsys.storage.files import (
     atomic_write,
     disk_errors,
     fsync_dir,
+    make_durable,
     make_output_folder,
     open_read,
     open_sized,
@@ -314,7 +315,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
             read_into(reading, part, at, source)
             with disk_errors(target):
                 write_all(writing, part, at)
-        os.fsync(writing)
+        make_durable(writing)
     finally:
         os.close(reading)
         os.close(writing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from gnnsys.errors import ConfigError
 from gnnsys.models.fold import float_rows, layers_of
 from gnnsys.pipeline.history import KeptRows
 from gnnsys.pipeline.placement import LayerCost, Machine, Placements, Work, place
+from gnnsys.storage.threads import usable_cores
 from gnnsys.training.chunk_feed import ChunkFeed
 from gnnsys.training.config import TrainConfig, parse_config
 from gnnsys.training.feed import Feed
@@ -84,7 +84,7 @@ def place_training(
 
 def _machine(device: torch.device, num_devices: int, memory: int) -> Machine:
     if device.type != "cuda":
-        return Machine(num_devices=num_devices, cores=len(os.sched_getaffinity(0)), memory=memory)
+        return Machine(num_devices=num_devices, cores=usable_cores(), memory=memory)
     gpus = torch.cuda.device_count()
     if num_devices > gpus:
         raise ConfigError("GS-CFG-833", f"{num_devices} devices; this machine has {gpus} GPUs")

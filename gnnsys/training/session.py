@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gnnsys.budget import GrowthMeter, give_back_freed_blocks
+from gnnsys.budget import GrowthMeter, counted_bytes, give_back_freed_blocks
 from gnnsys.errors import ConfigError, InterruptedWorkError
 from gnnsys.models.fold import layers_of, refuse_folded
 from gnnsys.pipeline.ranks import Ranks, local_device, world
@@ -90,6 +90,13 @@ def measured(out: Path) -> Iterator[GrowthMeter]:
     if not (out / RESULT).exists():
         warm_up()
         trim()
+    if not counted_bytes():
+        warnings.warn(
+            "GS-CFG-888: this system does not tell what a process uses: --memory is kept by calculation alone, what a "
+            "step takes is not measured",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     with GrowthMeter() as meter:
         yield meter
 
