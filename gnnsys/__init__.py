@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gnnsys.storage.pool import Pool
     from gnnsys.storage.store import Store
     from gnnsys.storage.tables import MutableTable
+    from gnnsys.training.matrix_tasks import MultilabelClassification, NodeRegression
     from gnnsys.training.run import Run, predict, train
     from gnnsys.training.tasks import NodeClassification, Task
 
@@ -36,8 +37,10 @@ _HOME = {
     "Block": "gnnsys.batch",
     "GnnsysError": "gnnsys.errors",
     "Loader": "gnnsys.loading.loader",
+    "MultilabelClassification": "gnnsys.training.matrix_tasks",
     "MutableTable": "gnnsys.storage.tables",
     "NodeClassification": "gnnsys.training.tasks",
+    "NodeRegression": "gnnsys.training.matrix_tasks",
     "Pack": "gnnsys.storage.pack",
     "Plan": "gnnsys.planning.plan",
     "Pool": "gnnsys.storage.pool",
@@ -60,8 +63,10 @@ __all__ = [
     "Block",
     "GnnsysError",
     "Loader",
+    "MultilabelClassification",
     "MutableTable",
     "NodeClassification",
+    "NodeRegression",
     "Pack",
     "Plan",
     "Pool",

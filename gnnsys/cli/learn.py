@@ -26,6 +26,8 @@ from gnnsys.training.run import train_from_config
 from gnnsys.training.run_file import KEYS, PATHS, explained, read_run_file
 from gnnsys.units import format_size
 
+On = Annotated[str | None, typer.Option("--on", help="Another Store with the same features to do it on.")]
+
 
 def train(
     source: Annotated[
@@ -45,7 +47,11 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the seeds.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Epochs between evaluations on valid.")] = None,
     patience: Annotated[int | None, typer.Option(help="Evaluations without gain before stopping; 0 = never.")] = None,
-    metric: Annotated[str | None, typer.Option(help="acc | rocauc")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="acc | rocauc, of several answers also f1; of numbers rmse | mae | r2"),
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="Of numbers: mse | l1")] = None,
     fanouts: Annotated[str | None, typer.Option(help="Neighbours per hop of a Store, e.g. 10,5 or -1,-1.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Seeds per batch of a Store.")] = None,
     micro_batches: Annotated[int | None, typer.Option(help="Batches whose gradients make one step.")] = None,
@@ -112,6 +118,7 @@ def evaluate(
     memory: Annotated[str | None, typer.Option(help="Memory this may grow by; as the run had when not given.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:1")] = "auto",
     store: StorePath = None,
+    on: On = None,
     as_json: Json = False,
 ) -> None:
     """Score the best weights of a run on a split, exactly where the model allows it.
@@ -120,9 +127,9 @@ def evaluate(
     """
     run = gs.Run.open(path)
     network = _rebuilt(run, model) if model else None
-    result = run.evaluate(split, model=network, store=store, memory=memory, device=device)
+    result = run.evaluate(split, model=network, store=store, on=on, memory=memory, device=device)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
-    emit(result, f"{split}: {scores} ({result['evaluation']}, {result['seeds']:,} nodes)", as_json)
+    emit(result, f"{split}: {scores} ({result['evaluation']}, {result['seeds']:,} nodes{_where(result)})", as_json)
 
 
 def predict(
@@ -133,9 +140,8 @@ def predict(
     model: Annotated[str | None, typer.Option(help="my_model.py:Net, when the run was trained with it.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory this may grow by; as the run had when not given.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:1")] = "auto",
-    store: Annotated[
-        str | None, typer.Option(help="The graph: where it is now, or another with the same features.")
-    ] = None,
+    store: StorePath = None,
+    on: On = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -152,12 +158,16 @@ def predict(
             split=split,
             model=network,
             store=store,
+            on=on,
             memory=memory,
             device=device,
             progress=report,
         )
-    where = "" if result["same_graph"] else ", on another graph than it was trained on"
-    emit(result, f"{out}: {what} of {result['nodes']:,} nodes ({result['evaluation']}{where})", as_json)
+    emit(result, f"{out}: {what} of {result['nodes']:,} nodes ({result['evaluation']}{_where(result)})", as_json)
+
+
+def _where(result: dict[str, Any]) -> str:
+    return "" if result["same_graph"] else ", on another graph than it was trained on"
 
 
 def _rebuilt(run: gs.Run, model: str) -> nn.Module:

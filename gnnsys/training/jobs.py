@@ -29,25 +29,26 @@ from gnnsys.training.feed import Feed
 from gnnsys.training.session import Job, choose_device
 from gnnsys.training.splits import check_splits
 from gnnsys.training.stages import Part
-from gnnsys.training.tasks import NodeClassification, Task, refuse_unlabelled
+from gnnsys.training.task_names import USUAL_METRIC, task_of_labels
+from gnnsys.training.tasks import Task
 from gnnsys.units import format_size
 
 Opened = Pack | Pool | Store
 
 
 def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | None) -> Job:
-    """Node classification by a named model, or by a class in the user's file."""
+    """The task that the labels ask for, by a named model or by a class in the user's file."""
     opened = open_source(source, "first")
     graph = opened if isinstance(opened, Store) else resolve_store(opened.path, store)
     config = fitted(config, opened)
-    refuse_unlabelled(graph)
-    task = NodeClassification(graph.num_classes, config.metric)
+    config = config.model_copy(update={"metric": config.metric or USUAL_METRIC[graph.label_kind or "class"]})
+    task = task_of_labels(graph, config.metric or "", config.loss)
     check_splits(task, graph, _trained_nodes(opened, graph, task))
     sizes: dict[str, Any] = {
         "in_channels": graph.table_columns("x"),
         "hidden_channels": config.hidden,
         "num_layers": config.layers,
-        "out_channels": graph.num_classes,
+        "out_channels": graph.num_outputs,
         "dropout": config.dropout,
         "seed": config.seed,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -49,7 +50,7 @@ class Accuracy:
 
     def check(self, target: Tensor) -> None:
         """Refuse `target` (n,) int64 that no outputs can be scored on."""
-        _refuse_empty(self.name, len(target))
+        refuse_empty(self.name, len(target))
 
     def update(self, out: Tensor, target: Tensor) -> None:
         """Count rows of `out` (n, C) against `target` (n,) int64."""
@@ -57,7 +58,7 @@ class Accuracy:
         self._seen += len(target)
 
     def compute(self) -> float:
-        _refuse_empty(self.name, self._seen)
+        refuse_empty(self.name, self._seen)
         return self._right / self._seen
 
 
@@ -82,7 +83,7 @@ class RocAuc:
 
     def check(self, target: Tensor) -> None:
         """Refuse `target` (n,) that no scores can be ranked on."""
-        _refuse_empty(self.name, len(target))
+        refuse_empty(self.name, len(target))
         _refuse_one_class(int((target > 0).sum()), len(target))
 
     def update(self, out: Tensor, target: Tensor) -> None:
@@ -93,13 +94,13 @@ class RocAuc:
 
     def compute(self) -> float:
         scores, positive = (np.concatenate(c) if c else np.empty(0) for c in (self._scores, self._positive))
-        _refuse_empty(self.name, len(scores))
+        refuse_empty(self.name, len(scores))
         if np.isnan(scores).any():
             raise InputDataError("GS-IN-502", f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN")
-        return _rank_sum(scores, positive)
+        return rank_sum(scores, positive)
 
 
-def _rank_sum(scores: np.ndarray, positive: np.ndarray) -> float:
+def rank_sum(scores: np.ndarray, positive: np.ndarray) -> float:
     """AUC of (n,) scores from counts of equal scores, in integers up to the last division; the largest, twice the
     pairs, fits 63 bits up to four billion scores."""
     num_positive = int(positive.sum())
@@ -121,7 +122,8 @@ def _refuse_one_class(num_positive: int, num: int) -> None:
         )
 
 
-def _refuse_empty(name: str, seen: int) -> None:
+def refuse_empty(name: str, seen: int) -> None:
+    """Raise InputDataError when there was nothing to score."""
     if seen == 0:
         raise InputDataError(
             "GS-IN-501",
@@ -130,15 +132,16 @@ def _refuse_empty(name: str, seen: int) -> None:
         )
 
 
-METRICS: dict[str, type[Accuracy] | type[RocAuc]] = {"acc": Accuracy, "rocauc": RocAuc}
+METRICS: Mapping[str, type[Metric]] = {"acc": Accuracy, "rocauc": RocAuc}
+"""Of classes."""
 
 
-def make_metric(name: str) -> Metric:
+def make_metric(name: str, among: Mapping[str, type[Metric]] = METRICS) -> Metric:
     """A fresh metric by name.
 
     Raises:
         ConfigError: no metric has this name.
     """
-    if name not in METRICS:
-        raise ConfigError("GS-CFG-503", f"metric {name!r} is not known; there are {', '.join(METRICS)}")
-    return METRICS[name]()
+    if name not in among:
+        raise ConfigError("GS-CFG-503", f"metric {name!r} is not known; there are {', '.join(among)}")
+    return among[name]()

@@ -30,6 +30,7 @@ from gnnsys.training.memory import OVERHEAD_BYTES, state_bytes, trim
 from gnnsys.training.outputs import scratch_in_run
 from gnnsys.training.predictions import PIECE_BYTES, What, check_target, write_predictions
 from gnnsys.training.session import Job, choose_device, execute, measured
+from gnnsys.training.task_names import task_of_identity
 from gnnsys.training.tasks import NodeClassification, Task
 from gnnsys.training.tensors import read_weights
 from gnnsys.training.warmup import warm_up
@@ -183,6 +184,7 @@ class Run:
         task: Task | None = None,
         model: nn.Module | None = None,
         store: Store | str | Path | None = None,
+        on: Store | str | Path | None = None,
         memory: int | str | None = None,
         device: str = "auto",
     ) -> dict[str, Any]:
@@ -192,19 +194,28 @@ class Run:
             task: needed when the run was not node classification.
             model: needed for models of the user's own; see `load_model`.
             store: where the Store is now, when it has moved.
+            on: another Store to score on, with the same features and labels of the same kind.
             memory: bytes that this may take; as the run had when None.
 
         Returns:
-            `split`, `metrics`, `evaluation` (how it was done), `seeds` and `run`.
+            `run`, `split`, `metrics`, `evaluation` (how it was done), `seeds` (how many), `store` (the id of the one
+            scored on), `same_graph` (it is the one trained on) and memory.
+
+        Raises:
+            ConfigError: `on` has other rows or labels, or `store` was given too.
+            InputDataError: `store` is another Store; the split has no label.
         """
+        graph = self._graph(store, on)
         with self._inference(model, memory, device) as (loaded, plan, meter):
-            found = evaluate(loaded, task or self._task(), resolve_store(self.path, store), [split], plan)
+            found = evaluate(loaded, task or self._task(), graph, [split], plan)
             return {
                 "run": str(self.path),
                 "split": split,
                 "metrics": found.metrics[split],
                 "evaluation": found.how,
                 "seeds": found.counts[split],
+                "store": graph.id,
+                "same_graph": graph.id == wanted_id(self.path),
                 "peak_growth_bytes": meter.peak_growth,
                 "baseline_bytes": meter.baseline,
             }
@@ -217,6 +228,7 @@ class Run:
         split: str | None = None,
         model: nn.Module | None = None,
         store: Store | str | Path | None = None,
+        on: Store | str | Path | None = None,
         memory: int | str | None = None,
         device: str = "auto",
         progress: Progress = silent,
@@ -229,7 +241,8 @@ class Run:
             what: `class`, `probabilities` (softmax) or `outputs` of the model as they are.
             split: the nodes; all when None.
             model: needed for models of the user's own; see `load_model`.
-            store: the graph, when it is another one than the run was trained on, or has moved.
+            store: where the Store is now, when it has moved.
+            on: another graph than the run was trained on, with the same features.
             memory: bytes that this may take; as the run had when None.
             progress: called with ("infer" or "write", done, in all).
 
@@ -246,7 +259,7 @@ class Run:
         check_target(target, what)
         if what != "outputs":
             self._refuse_without_classes()
-        graph = self._graph(store)
+        graph = self._graph(store, on)
         nodes = np.arange(graph.num_nodes) if split is None else graph.split(split)
         with self._inference(model, memory, device) as (loaded, plan, meter):
             plan.budget.reserve(nodes.nbytes + PIECE_BYTES, "the nodes and a piece of the file")
@@ -287,11 +300,16 @@ class Run:
                 )
                 yield loaded, plan, meter
 
-    def _graph(self, given: Store | str | Path | None) -> Store:
-        """The Store of this run, or another one with rows that its model can read."""
-        if given is None:
-            return resolve_store(self.path)
-        store = given if isinstance(given, Store) else Store.open(given)
+    def _graph(self, moved: Store | str | Path | None, other: Store | str | Path | None) -> Store:
+        """The Store of this run, where it is now, or another one with rows that its model can read."""
+        if other is None:
+            return resolve_store(self.path, moved)
+        if moved is not None:
+            raise ConfigError(
+                "GS-CFG-903",
+                "--store says where the Store of the run is now, --on names another one: give one of them",
+            )
+        store = other if isinstance(other, Store) else Store.open(other)
         wanted = self.config["decisive"]["model"].get("in_channels")
         if wanted is not None and wanted != store.table_columns("x"):
             raise ConfigError(
@@ -324,10 +342,11 @@ class Run:
 
     def _task(self) -> Task:
         identity = self.config["decisive"]["task"]
-        if identity.get("name") != NodeClassification.__name__:
+        task = task_of_identity(identity)
+        if task is None:
             raise ConfigError(
                 "GS-CFG-525",
                 f"{self.path}: was trained for the task {identity.get('name')!r}",
                 hint="Pass the task: run.evaluate(split, task=...).",
             )
-        return NodeClassification(identity["num_classes"], identity["metric"])
+        return task

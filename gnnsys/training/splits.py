@@ -52,6 +52,6 @@ def _refuse_undefined(task: Task, store: Store, split: str, ids: np.ndarray) -> 
         return
     found = torch.from_numpy(labels[ids])
     try:
-        task.metric.check(found[found >= 0])  # type: ignore[attr-defined]
+        task.metric.check(found if found.dim() == 2 else found[found >= 0])  # type: ignore[attr-defined]
     except InputDataError as error:
         raise InputDataError(error.code, f"{store.path}, split {split!r}: {error.message}", hint=error.hint) from None

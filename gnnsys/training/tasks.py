@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,11 +13,15 @@ from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.models.fold import fold
 from gnnsys.samplers.seeds import Seeds
-from gnnsys.storage.labels import MATRICES
+from gnnsys.storage.labels import LabelKind
 from gnnsys.training.metrics import Metric, make_metric
 
 if TYPE_CHECKING:
     from gnnsys.storage.store import Store
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(outputs, labels) -> losses, not yet added up."""
 
 
 class Task(Protocol):
@@ -54,6 +59,7 @@ class NodeClassification:
     Args:
         num_classes: width of the model's output.
         metric: `acc`, or `rocauc` for two classes.
+        loss: (outputs (n, C), classes (n,)) -> losses (n,) of the labelled seeds, in place of cross-entropy.
 
     Raises:
         ConfigError: the metric is unknown, or `rocauc` with other than two classes.
@@ -61,7 +67,7 @@ class NodeClassification:
 
     order = "shuffle"
 
-    def __init__(self, num_classes: int, metric: str = "acc") -> None:
+    def __init__(self, num_classes: int, metric: str = "acc", *, loss: Loss | None = None) -> None:
         if num_classes < 1:
             raise ConfigError("GS-CFG-504", f"num_classes is {num_classes}; it must be at least 1")
         if metric == "rocauc" and num_classes != 2:
@@ -70,9 +76,11 @@ class NodeClassification:
             )
         self.num_classes = num_classes
         self.metric = make_metric(metric)
+        self._loss = loss
 
     def identity(self) -> dict[str, Any]:
-        return {"num_classes": self.num_classes, "metric": self.metric.name}
+        own = {} if self._loss is None else {"loss": loss_name(self._loss)}
+        return {"num_classes": self.num_classes, "metric": self.metric.name, **own}
 
     def seeds(self, store: Store, split: str) -> Seeds:
         """All nodes of the split.
@@ -80,7 +88,7 @@ class NodeClassification:
         Raises:
             ConfigError: the Store has no such split, no labels, or more classes than the task.
         """
-        refuse_unlabelled(store)
+        refuse_labels(store, "class")
         if store.num_classes > self.num_classes:
             raise ConfigError(
                 "GS-CFG-506", f"{store.path} has {store.num_classes} classes, the task was made for {self.num_classes}"
@@ -88,35 +96,56 @@ class NodeClassification:
         return Seeds.nodes(store.split(split), order="shuffle", name=split)
 
     def outputs(self, model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> Tensor:
-        out = fold(model, batch, key=key)
-        rows, columns = batch.batch_size, self.num_classes
-        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) < rows or out.shape[1] < columns:
-            given = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-            raise ConfigError(
-                "GS-CFG-612",
-                f"{type(model).__name__} gives {given}, expected one tensor with a row for each of {rows} seeds and a "
-                f"column for each of {columns} classes",
-            )
-        return out[:rows]
+        return rows_of_seeds(model, batch, key, self.num_classes, "class")
 
     def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        y = _labels(batch)
-        return cross_entropy(out, y, ignore_index=-1, reduction="sum"), int((y >= 0).sum())
+        y = labels_of(batch)
+        count = int((y >= 0).sum())
+        if self._loss is None:
+            return cross_entropy(out, y, ignore_index=-1, reduction="sum"), count
+        losses = self._loss(out[y >= 0], y[y >= 0])
+        if losses.shape != (count,):
+            raise ConfigError(
+                "GS-CFG-904", f"the loss gives shape {tuple(losses.shape)}, expected one per labelled seed: ({count},)"
+            )
+        return losses.sum(), count
 
     def score(self, out: Tensor, batch: Batch) -> None:
-        y = _labels(batch)
+        y = labels_of(batch)
         self.metric.update(out[y >= 0], y[y >= 0])
 
 
-def refuse_unlabelled(store: Store) -> None:
-    """Raise ConfigError when there are no classes to learn."""
-    if store.label_kind in MATRICES:
-        raise ConfigError("GS-CFG-902", f"{store.path}: the labels are {store.label_kind}, the task is for classes")
-    if store.num_classes == 0:
+def refuse_labels(store: Store, kind: LabelKind) -> None:
+    """Raise ConfigError unless the Store has labels of that kind."""
+    if store.num_outputs == 0:
         raise ConfigError("GS-CFG-506", f"{store.path}: no labels to learn", hint="Ingest with labels.")
+    if store.label_kind != kind:
+        raise ConfigError(
+            "GS-CFG-902", f"{store.path}: the labels are of the kind {store.label_kind}, the task is for {kind}"
+        )
 
 
-def _labels(batch: Batch) -> Tensor:
+def rows_of_seeds(model: nn.Module, batch: Batch, key: tuple[int, ...] | None, columns: int, what: str) -> Tensor:
+    """(B, C) outputs of `model` for the seeds, refused when they are fewer than `columns`, one per `what`."""
+    out = fold(model, batch, key=key)
+    rows = batch.batch_size
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) < rows or out.shape[1] < columns:
+        given = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+        raise ConfigError(
+            "GS-CFG-612",
+            f"{type(model).__name__} gives {given}, expected one tensor with a row for each of {rows} seeds and a "
+            f"column for each {what} ({columns})",
+        )
+    return out[:rows]
+
+
+def loss_name(loss: Loss) -> str:
+    """What identifies a loss of the user's own in a run: the name of the function, not its code."""
+    return str(getattr(loss, "__qualname__", type(loss).__qualname__))
+
+
+def labels_of(batch: Batch) -> Tensor:
+    """Labels of the seeds."""
     if batch.y is None:
         raise InputDataError(
             "GS-IN-504", f"batch {batch.index} has no labels", hint="Load with with_y=True from a Store with labels."

@@ -20,7 +20,7 @@ def test_an_unknown_option_suggests_the_nearest_name() -> None:
         ("lr", 0, "lr is 0: "),
         ("dropout", 1.0, "dropout is 1.0: "),
         ("epochs", 0, "epochs is 0: "),
-        ("metric", "f1", "metric is 'f1': "),
+        ("metric", "f2", "metric is 'f2': "),
         ("fanouts", [3, -2], "fanouts is -2: "),
         ("lr", "fast", "lr is 'fast': "),
         ("device", "tpu", "device is 'tpu': "),

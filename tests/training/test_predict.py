@@ -135,21 +135,21 @@ def test_a_cut_into_pieces_changes_no_byte(run: gs.Run, tmp_path: Path, monkeypa
 
 def test_another_graph_with_the_same_columns_is_predicted(run: gs.Run, tmp_path: Path) -> None:
     other = ingest_arrays(tmp_path / "other", **arrays(5, nodes=70))
-    result = run.predict(tmp_path / "p.npy", what="outputs", store=other.path)
+    result = run.predict(tmp_path / "p.npy", what="outputs", on=other.path)
     assert (result["nodes"], result["same_graph"], result["store"]) == (70, False, other.id)
     assert np.allclose(np.load(tmp_path / "p.npy"), in_one_batch(run, other).numpy(), atol=1e-5)
 
 
 def test_a_graph_without_labels_is_predicted(run: gs.Run, tmp_path: Path) -> None:
     other = ingest_arrays(tmp_path / "other", **{**arrays(5), "y": None, "splits": {}})
-    assert run.predict(tmp_path / "p.npy", store=other)["nodes"] == NODES
+    assert run.predict(tmp_path / "p.npy", on=other)["nodes"] == NODES
 
 
 def test_a_graph_of_other_columns_is_refused(run: gs.Run, tmp_path: Path) -> None:
     given = arrays(5)
     other = ingest_arrays(tmp_path / "other", **{**given, "x": given["x"][:, :3]})
     with pytest.raises(ConfigError, match=r"GS-CFG-886: .* rows have 3 columns, .* was trained on 5"):
-        run.predict(tmp_path / "p.npy", store=other)
+        run.predict(tmp_path / "p.npy", on=other)
 
 
 @pytest.mark.parametrize(
