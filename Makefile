@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint types crash slow bench docs clean
+.PHONY: corruption demo test lint types crash slow bench docs clean
 
 demo: $(READY)
 	$(BIN)/gnnsys demo
@@ -13,6 +13,11 @@ test: $(READY)
 
 crash: $(READY)
 	$(BIN)/pytest -m crash
+
+# make corruption FLIPS=2000
+FLIPS ?= 60
+corruption: $(READY)
+	GNNSYS_FLIPS=$(FLIPS) $(BIN)/pytest tests/corruption
 
 slow: $(READY)
 	$(BIN)/pytest -m slow

@@ -101,8 +101,9 @@ def _open_direct(path: Path, num_bytes: int | None) -> int:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
+        fd = open_read(path, num_bytes=num_bytes)  # first: what is no file refuses O_DIRECT too
         _warn_buffered(path)
-        return open_read(path, num_bytes=num_bytes)
+        return fd
 
 
 def _warn_buffered(path: Path) -> None:

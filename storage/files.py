@@ -217,9 +217,13 @@ def open_read(path: Path, *, num_bytes: int | None = None, flags: int = 0) -> in
     """Open `path` for reading after checking that it is a regular file of `num_bytes`. Returns a descriptor."""
     try:
         # Without O_NONBLOCK a pipe in the place of a file would wait for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags)
     except (FileNotFoundError, NotADirectoryError):
         raise CorruptStoreError("GS-STORE-002", f"{path}: the file is missing", hint=_MEND) from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise
+        raise CorruptStoreError("GS-STORE-003", f"{path}: is not a regular file", hint=_MEND) from None
     found = os.fstat(fd)
     size = found.st_size
     if not stat.S_ISREG(found.st_mode):
@@ -232,6 +236,16 @@ def open_read(path: Path, *, num_bytes: int | None = None, flags: int = 0) -> in
 
 
 _MEND = "Delete the folder and repeat the command that made it, or copy it again."
+
+
+def read_small(path: Path) -> bytes:
+    """All bytes of a small file of ours, which must be a regular one.
+
+    Raises:
+        CorruptStoreError: it is missing, or something else has its name.
+    """
+    with os.fdopen(open_read(path), "rb") as file:
+        return file.read()
 
 
 def read_into(fd: int, out: np.ndarray, offset: int, path: Path) -> None:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from gnnsys.errors import CorruptStoreError, InputDataError
-from gnnsys.storage.files import atomic_write
+from gnnsys.storage.files import atomic_write, read_small
 from gnnsys.storage.manifest import NAME as MANIFEST
 from gnnsys.storage.manifest import canonical_json
 from gnnsys.storage.store import Store
@@ -28,8 +28,8 @@ def write_hint(folder: Path, store_path: Path, store_id: str) -> None:
 def read_hint(folder: Path) -> str | None:
     """The relative path noted in `folder`; None when there is no readable hint."""
     try:
-        return str(json.loads((folder / NAME).read_bytes())["store"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(read_small(folder / NAME))["store"])
+    except (CorruptStoreError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -72,8 +72,8 @@ def wanted_id(folder: Path) -> str:
     """Id of the Store that `folder` was made from: its manifest's word, else the hint's."""
     for name, key in ((MANIFEST, "inputs"), (NAME, None)):
         try:
-            document = json.loads((folder / name).read_bytes())
+            document = json.loads(read_small(folder / name))
             return str(document[key]["store"] if key else document["id"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (CorruptStoreError, OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     raise CorruptStoreError("GS-STORE-002", f"{folder}: neither {MANIFEST} nor {NAME} names a Store", hint=_OVERRIDE)

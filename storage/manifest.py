@@ -26,7 +26,7 @@ import numpy as np
 
 from gnnsys.errors import CorruptStoreError, InputDataError, InterruptedWorkError, VersionError
 from gnnsys.storage.checksums import digest
-from gnnsys.storage.files import atomic_write
+from gnnsys.storage.files import atomic_write, read_small
 
 NAME = "manifest.json"
 _BEGUN = (".work", "g000000")
@@ -156,7 +156,7 @@ def read_manifest(folder: Path, kind: str, version: int) -> Manifest:
         claimed = document.pop("digest")
         manifest = Manifest(**{**document, "files": files})
         expected = manifest.digest
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptStoreError("GS-STORE-001", f"{path}: field {error} is missing or of the wrong type") from error
     if expected != claimed:
         raise CorruptStoreError("GS-STORE-001", f"{path}: the content does not match its own digest")
@@ -179,9 +179,9 @@ def kind_of(folder: Path) -> str:
 
 def _parse(path: Path, kind: str) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if path.lstat().st_size > MAX_BYTES:
             raise CorruptStoreError("GS-STORE-001", f"{path}: larger than {MAX_BYTES} bytes")
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_small(path))
     except (FileNotFoundError, NotADirectoryError):
         what = kind.removeprefix("gnnsys-")
         if any(path.with_name(name).exists() for name in _BEGUN):

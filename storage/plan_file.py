@@ -13,6 +13,7 @@ from typing import Any
 
 from gnnsys.errors import CorruptStoreError
 from gnnsys.storage.checksums import digest
+from gnnsys.storage.files import read_small
 from gnnsys.storage.manifest import canonical_json
 
 NAME = "plan.json"
@@ -48,11 +49,9 @@ def read_plan(folder: Path) -> StoredPlan:
     """
     path = folder / NAME
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_small(path))
         if document["digest"] == digest(canonical_json(document["plan"])):
             return StoredPlan(document["plan"])
-    except FileNotFoundError:
-        raise CorruptStoreError("GS-STORE-002", f"{path}: the file is missing", hint=_MEND) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise CorruptStoreError("GS-STORE-004", f"{path}: fails its checksum", hint=_MEND)

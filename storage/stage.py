@@ -34,6 +34,7 @@ from gnnsys.storage.files import (
     fsync_dir,
     make_data_durable,
     make_output_folder,
+    read_small,
     remove_temps,
     remove_tree,
     write_all,
@@ -230,9 +231,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _read_stage(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """(id, inputs, parameters) that the work in a folder was begun with."""
     try:
-        stage = json.loads(path.read_bytes())
+        stage = json.loads(read_small(path))
         return str(stage["id"]), dict(stage["inputs"]), dict(stage["parameters"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptStoreError(
             "GS-STORE-005", f"{path}: is damaged ({error})", hint="Delete the unfinished folder and repeat the command."
         ) from None
@@ -244,7 +245,7 @@ def _line_hash(body: bytes) -> bytes:
 
 def _good_lines(path: Path) -> Iterator[tuple[bytes, bytes]]:
     """The journal's lines up to the first bad one, as (line, JSON part)."""
-    lines = path.read_bytes().splitlines(keepends=True)
+    lines = read_small(path).splitlines(keepends=True)
     good = [line.endswith(b"\n") and _line_hash(line[17:-1]) + b" " == line[:17] for line in lines]
     first_bad = good.index(False) if False in good else len(good)
     if any(good[first_bad:]):

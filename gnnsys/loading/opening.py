@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnnsys.errors import ConfigError, InputDataError
+from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
 from gnnsys.loading.rows import FoldedRows, NoRows, PackedRows, RowSource, TableRows
+from gnnsys.storage.files import read_small
 from gnnsys.storage.generation import Generation
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.manifest import NAME
@@ -41,8 +42,8 @@ def open_source(source: Pack | Pool | Store | str | Path, verify: Verify) -> Pac
 
 def _kind(path: Path) -> str:
     try:
-        return str(json.loads((path / NAME).read_bytes())["format"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(read_small(path / NAME))["format"])
+    except (CorruptStoreError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""  # Store.open says what is wrong
 
 

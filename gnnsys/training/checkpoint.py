@@ -29,7 +29,7 @@ from torch import Tensor
 from gnnsys.errors import CorruptStoreError, GnnsysError
 from gnnsys.pipeline.ranks import Alone, Ranks
 from gnnsys.storage.checksums import digest
-from gnnsys.storage.files import atomic_write, fsync_dir, open_read, remove_temps, remove_tree, write_new
+from gnnsys.storage.files import atomic_write, fsync_dir, open_read, read_small, remove_temps, remove_tree, write_new
 from gnnsys.storage.manifest import NAME, FileEntry, Manifest, artefact_id, canonical_json, read_manifest
 from gnnsys.training.tensors import decode, encode
 
@@ -151,7 +151,7 @@ class Checkpoints:
     def candidates(self) -> list[str]:
         """Names of checkpoints, the one that `latest` names first, then from the newest to the oldest."""
         latest = self._folder / "latest"
-        named = latest.read_text(errors="replace").strip() if latest.exists() else ""
+        named = read_small(latest).decode(errors="replace").strip() if latest.exists() else ""
         others = sorted(self._steps(), key=lambda name: -self._steps()[name])
         return [*([named] if _NAME.fullmatch(named) else []), *(name for name in others if name != named)]
 
@@ -179,7 +179,7 @@ def newest_state(folder: Path) -> dict[str, Any] | None:
     for name in checkpoints.candidates():
         path = folder / name / "state.json"
         if path.exists():
-            state: dict[str, Any] = json.loads(path.read_bytes())["train"]
+            state: dict[str, Any] = json.loads(read_small(path))["train"]
             return state
     return None
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
 from gnnsys.storage.checksums import digest
-from gnnsys.storage.files import atomic_write, make_output_folder, remove_temps
+from gnnsys.storage.files import atomic_write, make_output_folder, read_small, remove_temps
 from gnnsys.storage.manifest import canonical_json
 from gnnsys.storage.stage import difference
 from gnnsys.training.config import config_digest
@@ -91,8 +91,8 @@ def read_json(path: Path) -> dict[str, Any]:
         CorruptStoreError: it is damaged.
     """
     try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
+        document = json.loads(read_small(path))
+    except (ValueError, RecursionError) as error:
         raise CorruptStoreError("GS-STORE-009", f"{path}: not valid JSON ({error})") from error
     if not isinstance(document, dict):
         raise CorruptStoreError("GS-STORE-009", f"{path}: not a JSON object")
