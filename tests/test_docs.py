@@ -25,6 +25,42 @@ def test_the_python_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     assert "'test': {'acc': 0." in child.stdout
 
 
+def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
+    """Commands and code in order; what they print is what the page says, numbers aside."""
+    text = (ROOT / "docs" / "tutorial.md").read_text().split("## With an OGB download")[0]
+    shell = f'set -euo pipefail\ngnnsys() {{ "{sys.executable}" -m gnnsys "$@"; }}\n'
+    printed = ""
+    for kind, block in re.findall(r"```(python|sh|text)\n(.*?)```", text, flags=re.DOTALL):
+        if kind == "text":
+            assert [line for line in block.splitlines() if _shape(line) not in _shape(printed)] == []
+            continue
+        command = [sys.executable, "-c", block] if kind == "python" else ["bash", "-c", shell + block]
+        child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert child.returncode == 0, child.stderr
+        printed += child.stdout
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 20_001
+
+
+def _shape(text: str) -> str:
+    return re.sub(r"[\d.,]+", "#", text)
+
+
+ELSEWHERE = {"tutorial.md", "access.md"}
+"""The tutorial has a test of its own; rows for a GPU need one."""
+
+
+def test_the_python_of_every_page_runs_as_it_stands(tmp_path: Path) -> None:
+    code = ["import os"]
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+        if blocks and page.name not in ELSEWHERE:
+            (tmp_path / page.stem).mkdir()
+            code += [f"os.chdir({str(tmp_path / page.stem)!r})", f"exec({''.join(blocks)!r}, {{}})"]
+    assert len(code) > 10
+    child = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+
+
 @pytest.mark.parametrize("page", sorted(pages()), ids=lambda p: p.name)
 def test_a_generated_page_is_what_its_json_says(page: Path) -> None:
     assert page.read_text() == pages()[page]
