@@ -32,7 +32,7 @@ _MAX_NODES_PER_EDGE, _FEW_NODES = 100, 1_000_000
 
 
 def ingest(
-    source: str | Path | Source,
+    source: str | Path | Source | Any,
     out: str | Path,
     *,
     memory: str | int = "4GiB",
@@ -55,8 +55,8 @@ def ingest(
     """Make a Store in folder `out`; repeating the call continues an interrupted one or returns the finished Store.
 
     Args:
-        source: `synthetic:powerlaw:nodes=..,edges=..`, `npz:FILE`, `edges:FILE`, `ogb:NAME[:ROOT]`, or a
-            Source.
+        source: `synthetic:powerlaw:nodes=..,edges=..`, `npz:FILE`, `edges:FILE`, `ogb:NAME[:ROOT]`, a
+            `torch_geometric.data.Data`, a scipy sparse matrix, or a Source.
         memory: what this may grow by; decides how much is sorted at a time, never what is written.
         split: `given` (the default), `given:K`, `per-class:20/30` or `none`.
         split_seed: of a per-class split; 0 when None.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 from gnnsys.errors import ConfigError
 from gnnsys.ingestion.edges import EdgeListSource
 from gnnsys.ingestion.mag240m import NAME as MAG240M
 from gnnsys.ingestion.mag240m import Mag240mSource
 from gnnsys.ingestion.npz import NpzSource
+from gnnsys.ingestion.objects import source_of_object
 from gnnsys.ingestion.ogb import OgbSource
 from gnnsys.ingestion.ogb_files import LAYOUTS
 from gnnsys.ingestion.source import Source
@@ -21,16 +23,16 @@ _OGB_ROOT = "dataset"
 """Where ogb keeps its downloads unless told."""
 
 
-def open_source(source: str | Path | Source, features: str | Path | None, labels: str | Path | None) -> Source:
-    """The Source that `source` names; a Source is returned as it is.
+def open_source(source: str | Path | Source | Any, features: str | Path | None, labels: str | Path | None) -> Source:
+    """The Source that `source` names; a Source is returned as it is, graphs of other libraries are wrapped.
 
     Raises:
         ConfigError: the kind is unknown, or `features` or `labels` were given to a kind that has its own.
         InputDataError: the file is absent or not valid.
     """
     if not isinstance(source, str | Path):
-        _refuse_files(features, labels, "a Source object")
-        return source
+        _refuse_files(features, labels, f"a {type(source).__name__}")
+        return source if hasattr(source, "fingerprint") else source_of_object(source)
     kind, _, rest = str(source).partition(":")
     if kind == "edges":
         return EdgeListSource(Path(rest), _path(features), _path(labels))

@@ -46,10 +46,10 @@ class TrainConfig(BaseModel):
     patience: Annotated[int, Field(ge=0)] = 0
     """Evaluations without improvement on `valid` before training stops; 0 = never."""
     metric: Literal["acc", "rocauc", "f1", "rmse", "mae", "r2"] | None = None
-    """Default: `acc` of classes, `rocauc` of several answers, `rmse` of numbers."""
+    """What is scored, and decides which epoch was the best. Default: `acc` of classes, `rocauc` of
+    several answers, `rmse` of numbers."""
     loss: Literal["mse", "l1"] | None = None
     """Of numbers; default: `mse`."""
-    """What is scored, and decides which epoch was the best."""
     eval_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations on `valid`; the last epoch is always evaluated."""
     fanouts: tuple[Annotated[int, Field(ge=-1)], ...] | None = None

@@ -1,0 +1,86 @@
+"""Graphs of other libraries, in memory, as a Source: `torch_geometric.data.Data` and square scipy sparse matrices."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from gnnsys.errors import InputDataError
+from gnnsys.ingestion.arrays import ArraySource
+
+_MASKS = {"train": "train_mask", "valid": "val_mask", "test": "test_mask"}
+
+
+def source_of_object(given: Any) -> ArraySource:
+    """The graph in `given`; nothing is imported for it, it is told by the name of its class.
+
+    Args:
+        given: a Data with `edge_index` and where it has them `x`, `y` and masks, (N,) or (N, K) for K versions of
+            the splits; or a scipy sparse matrix, row i and column j of which are an edge i -> j.
+
+    Raises:
+        InputDataError: it is something else, or a part of it has another form.
+    """
+    names = {f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(given).__mro__}
+    if "torch_geometric.HeteroData" in names:
+        raise InputDataError(
+            "GS-IN-151",
+            "a HeteroData has several types of nodes, a Store one",
+            hint="Take one type of nodes and edges, or data.to_homogeneous().",
+        )
+    if "torch_geometric.Data" in names:
+        return _of_data(given)
+    if any(name.startswith("scipy.") for name in names) and hasattr(given, "tocoo"):
+        return _of_matrix(given)
+    raise InputDataError(
+        "GS-IN-152",
+        f"a {type(given).__module__}.{type(given).__qualname__} is no graph that can be read",
+        hint="Give a torch_geometric Data, a scipy sparse matrix, or the name of a source: npz:FILE.",
+    )
+
+
+def _of_data(data: Any) -> ArraySource:
+    edges = getattr(data, "edge_index", None)
+    if edges is None or edges.ndim != 2 or edges.shape[0] != 2:
+        raise InputDataError("GS-IN-153", "the Data has no edge_index (2, E)")
+    for name in ("edge_weight", "edge_attr"):
+        if getattr(data, name, None) is not None:
+            warnings.warn(f"{name} is not kept: a Store has no values of edges", RuntimeWarning, stacklevel=4)
+    versions = _versions(data)
+    splits = {f"{name}.{k}": ids for k, version in enumerate(versions) for name, ids in version.items()}
+    x, y = (None if getattr(data, name, None) is None else _array(getattr(data, name)) for name in ("x", "y"))
+    source = ArraySource(*_array(edges), data.num_nodes, x=x, y=y, splits=splits)
+    source.splits = versions
+    return source
+
+
+def _versions(data: Any) -> list[dict[str, np.ndarray]]:
+    masks: Mapping[str, np.ndarray] = {
+        split: np.atleast_2d(_array(getattr(data, name)).T)
+        for split, name in _MASKS.items()
+        if getattr(data, name, None) is not None
+    }
+    shapes = {mask.shape for mask in masks.values()}
+    if len(shapes) > 1 or any(mask.dtype != np.bool_ or mask.shape[1] != data.num_nodes for mask in masks.values()):
+        raise InputDataError("GS-IN-154", f"masks {sorted(shapes)}, expected booleans (N,) or (N, K), all of one shape")
+    count = next(iter(shapes))[0] if shapes else 0
+    return [{split: np.flatnonzero(mask[k]) for split, mask in masks.items()} for k in range(count)]
+
+
+def _of_matrix(matrix: Any) -> ArraySource:
+    if matrix.shape[0] != matrix.shape[1]:
+        raise InputDataError("GS-IN-155", f"the matrix has shape {matrix.shape}, expected a square")
+    entries = matrix.tocoo()
+    return ArraySource(np.asarray(entries.row), np.asarray(entries.col), int(matrix.shape[0]))
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """Its values; bfloat16, which numpy does not have, as float32, without loss."""
+    if isinstance(tensor, torch.Tensor):
+        found = tensor.detach().cpu()
+        return (found.float() if found.dtype == torch.bfloat16 else found).numpy()
+    return np.asarray(tensor)
