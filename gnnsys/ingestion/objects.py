@@ -53,7 +53,8 @@ def _of_data(data: Any) -> ArraySource:
     versions = _versions(data)
     splits = {f"{name}.{k}": ids for k, version in enumerate(versions) for name, ids in version.items()}
     x, y = (None if getattr(data, name, None) is None else _array(getattr(data, name)) for name in ("x", "y"))
-    source = ArraySource(*_array(edges), data.num_nodes, x=x, y=y, splits=splits)
+    src, dst = _array(edges)
+    source = ArraySource(src, dst, data.num_nodes, x=x, y=y, splits=splits)
     source.splits = versions
     return source
 
