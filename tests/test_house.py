@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "access": GROUND,
     "pipeline": GROUND | {"loading"},
     "training": GROUND | {"storage", "samplers", "models", "ingestion", "planning", "loading", "interop", "pipeline"},
+    "reporting": GROUND | {"storage", "training"},
 }
 """Packages that cli, bench and examples may import freely; nobody may import those three."""
 

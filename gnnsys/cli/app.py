@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gnnsys.cli import data, demo, doctor, explain, inspect, learn, measure, placing
+from gnnsys.cli import data, demo, doctor, explain, inspect, learn, measure, placing, reports
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -28,6 +28,7 @@ app.command("evaluate")(learn.evaluate)
 app.command("predict")(learn.predict)
 app.command("info")(inspect.info)
 app.command("verify")(inspect.verify)
+app.command("report")(reports.report)
 app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)

@@ -1,0 +1,1 @@
+"""Report: what a run did, as one HTML page without anything to fetch, and as TensorBoard events."""

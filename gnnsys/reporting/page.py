@@ -1,0 +1,239 @@
+"""The HTML of a report: one run in full, or several side by side. Every text from a run is escaped."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from gnnsys.reporting.charts import Line, chart
+from gnnsys.reporting.facts import RunFacts
+from gnnsys.reporting.style import STYLE
+from gnnsys.units import format_size
+
+Pairs = Iterable[tuple[str, str]]
+
+
+def page(runs: Sequence[RunFacts]) -> str:
+    """One document for one run or for several; the same runs give the same bytes."""
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+    body = _one(runs[0]) if len(runs) == 1 else _several(runs)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)} - gnnsys</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head>'
+        f"<body><main>{body}<footer>gnnsys report</footer></main></body></html>\n"
+    )
+
+
+def _one(run: RunFacts) -> str:
+    model = run.config["decisive"].get("model", {})
+    sub = f"{model.get('name', '')} · {run.status} · {run.config['digest'][:19]}"
+    parts = [f'<h1>{escape(run.name)}</h1><p class="sub">{escape(sub)}</p>', _notes(run), _tiles(run)]
+    parts += [_section("Training", _charts([run])), _section("Data and memory", _data_charts(run))]
+    if run.command:
+        parts.append(_section("Run it again", f'<div class="card"><pre class="wrap">{escape(run.command)}</pre></div>'))
+    else:
+        said = "This run was started from Python: its script is what reproduces it, with the options below."
+        parts.append(_section("Run it again", f'<div class="card">{said}</div>'))
+    parts.append(_section("What decides the weights", _table(_flat(run.config["decisive"]))))
+    parts.append(_section("How it was done", _table(_how(run))))
+    if run.plan:
+        parts.append(_section("The plan of the pack", f'<div class="card"><pre>{escape(run.plan)}</pre></div>'))
+    return "".join(parts)
+
+
+def _several(runs: Sequence[RunFacts]) -> str:
+    flat = [dict(_flat(run.config["decisive"])) for run in runs]
+    keys = [
+        key for key in dict.fromkeys(key for one in flat for key in one) if len({f.get(key, "-") for f in flat}) > 1
+    ]
+    parts = [f'<h1>{len(runs)} runs</h1><p class="sub">{escape(", ".join(run.name for run in runs))}</p>']
+    parts += [_notes(run, name=True) for run in runs]
+    parts.append(_section("Scores of the best epoch", _scores(runs, keys)))
+    parts.append(_section("Training", _charts(runs)))
+    rows = [[key, *(one.get(key, "-") for one in flat)] for key in keys]
+    nothing = '<div class="card">Nothing that decides the weights.</div>'
+    table = _grid(["option", *(run.name for run in runs)], rows) if rows else nothing
+    parts.append(_section("What differs", table))
+    same = [(key, value) for key, value in flat[0].items() if key not in keys]
+    parts.append(_section("What they share", _table(same)))
+    return "".join(parts)
+
+
+def _notes(run: RunFacts, name: bool = False) -> str:
+    said = [*([run.status] if run.result is None else []), *run.notes]
+    start = f"{run.name}: " if name else ""
+    lines = "".join(f"<p>{escape(start + text)}</p>" for text in said)
+    return f'<div class="card warn">{lines}</div><br>' if lines else ""
+
+
+def _tiles(run: RunFacts) -> str:
+    result, tiles = run.result, []
+    if result:
+        for split in sorted(result["metrics"], key=_split_order):
+            value = result["metrics"][split].get(run.metric)
+            tiles.append(_tile(_number(value), f"{run.metric} on {split}"))
+        tiles.append(_tile(str(result["best_epoch"]), f"best epoch of {result['epochs']}"))
+    if run.epochs:
+        tiles.append(_tile(_seconds(statistics.median(e.seconds for e in run.epochs)), "epoch, median"))
+    if wait := _waited(run):
+        tiles.append(_tile(wait, "of timed steps spent waiting for data"))
+    if result:
+        used, given = result["peak_growth_bytes"], result["budget_bytes"]
+        tiles.append(_tile(format_size(used), f"memory, of {format_size(given)} given", used / given))
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _tile(value: str, label: str, share: float | None = None) -> str:
+    bar = "" if share is None else f'<div class="bar"><i style="width:{min(1.0, share):.1%}"></i></div>'
+    return f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span>{bar}</div>'
+
+
+def _charts(runs: Sequence[RunFacts]) -> str:
+    """Curves that runs can be compared by."""
+    metrics = {run.metric for run in runs}
+    figures = [
+        chart("Loss", "epoch", [Line(r.name, [(e.number, e.loss) for e in r.epochs]) for r in runs], _number),
+        chart(
+            f"{' or '.join(sorted(metrics))} on valid",
+            "epoch",
+            [
+                Line(
+                    r.name,
+                    [(e.number, e.valid) for e in r.epochs if e.valid is not None],
+                    r.result["best_epoch"] if r.result else None,
+                )
+                for r in runs
+            ],
+            _number,
+        ),
+        chart(
+            "Time of an epoch",
+            "epoch",
+            [Line(r.name, [(e.number, e.seconds) for e in r.epochs]) for r in runs],
+            _seconds,
+            zero=True,
+        ),
+    ]
+    return f'<div class="charts">{"".join(figures)}</div>'
+
+
+def _data_charts(run: RunFacts) -> str:
+    figures = [
+        chart(
+            "Timed steps: waiting for data, and computing",
+            "step",
+            [
+                Line("waiting", [(s.number, s.wait_ms) for s in run.steps]),
+                Line("computing", [(s.number, s.compute_ms) for s in run.steps]),
+            ],
+            _milliseconds,
+            zero=True,
+        )
+    ]
+    if run.result:
+        lines = [
+            Line(name, list(enumerate(map(float, run.result[key]))))
+            for name, key in (("read", "bytes_read"), ("planned", "bytes_planned"))
+            if all(value is not None for value in run.result[key])
+        ]
+        figures.append(chart("Bytes read in an epoch, and what the plan said", "epoch", lines, _bytes, zero=True))
+    return f'<div class="charts">{"".join(figures)}</div>'
+
+
+def _scores(runs: Sequence[RunFacts], differing: Sequence[str]) -> str:
+    done = [run for run in runs if run.result]
+    splits = sorted({split for run in done for split in (run.result or {})["metrics"]}, key=_split_order)
+    rows, columns = [], []
+    for run in done:
+        metrics = (run.result or {})["metrics"]
+        values = [metrics.get(split, {}).get(run.metric) for split in splits]
+        columns.append(values)
+        median = statistics.median(epoch.seconds for epoch in run.epochs)
+        rows.append([run.name, *map(_number, values), str((run.result or {})["best_epoch"]), _seconds(median)])
+    rows += [[run.name, *["-"] * len(splits), "-", run.status] for run in runs if not run.result]
+    only_seeds = all(key.split(".")[-1] == "seed" for key in differing)
+    if len(done) > 1 and only_seeds and len({run.metric for run in done}) == 1:
+        summary = [_mean(column) for column in zip(*columns, strict=True)]
+        rows.append(["mean ± deviation", *summary, "", ""])
+    metric = " or ".join(sorted({run.metric for run in done}))
+    return _grid(["run", *(f"{metric}, {split}" for split in splits), "best epoch", "epoch, median"], rows)
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.mean(known):.4f} ± {statistics.stdev(known):.4f}" if len(known) > 1 else "-"
+
+
+def _how(run: RunFacts) -> Pairs:
+    versions = run.config.get("versions", {})
+    yield "versions", ", ".join(f"{name} {value}" for name, value in sorted(versions.items()))
+    host = run.start.get("host", {})
+    if host:
+        gpu = f", {host['gpu']}" if host.get("gpu") else ""
+        yield "machine", f"{host['cores']} cores, {format_size(host['ram'])}{gpu}"
+    yield "torch threads", str(run.config.get("threads", "-"))
+    decisive = {key.split(".")[-1] for key, _ in _flat(run.config["decisive"])}
+    yield from ((key, value) for key, value in _flat(run.config["options"]) if key not in decisive)
+    if run.result:
+        yield "device", run.result["device"]
+        yield "evaluation", run.result["evaluation"]
+        yield "weights", run.result["weights_digest"]
+        yield "steps", f"{run.result['steps']:,}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested options as `task.metric`, in order of name."""
+    found = []
+    for key, value in sorted(values.items()):
+        name = f"{prefix}{key}"
+        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, _plain(value))]
+    return found
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _section(title: str, inner: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{inner}</section>"
+
+
+def _table(pairs: Pairs) -> str:
+    rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in pairs)
+    return f'<div class="card"><table>{rows}</table></div>'
+
+
+def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(title)}</th>" for title in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="card"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _split_order(name: str) -> tuple[int, str]:
+    known = ("test", "valid", "train")
+    return (known.index(name) if name in known else len(known), name)
+
+
+def _waited(run: RunFacts) -> str:
+    wait, compute = (sum(getattr(step, name) for step in run.steps) for name in ("wait_ms", "compute_ms"))
+    return f"{wait / (wait + compute):.0%}" if wait + compute else ""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.4g} ms"
+
+
+def _bytes(value: float) -> str:
+    return format_size(int(value))

@@ -1,0 +1,34 @@
+"""What a run wrote down as TensorBoard events, for those who look at everything there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gnnsys.errors import MissingDependencyError
+from gnnsys.reporting.facts import RunFacts
+
+
+def write_tensorboard(run: RunFacts, folder: Path) -> None:
+    """Event files in `folder/<name of the run>`: `train/loss`, `eval/valid/<metric>`, `perf/epoch_s`, `perf/wait_frac`.
+
+    Raises:
+        MissingDependencyError: tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependencyError(
+            "GS-DEP-004", "TensorBoard events need the package tensorboard", hint='pip install "gnnsys[report]"'
+        ) from error
+    with SummaryWriter(str(folder / run.name)) as writer:
+        for epoch in run.epochs:
+            writer.add_scalar("train/loss", epoch.loss, epoch.number)
+            writer.add_scalar("perf/epoch_s", epoch.seconds, epoch.number)
+            if epoch.valid is not None:
+                writer.add_scalar(f"eval/valid/{run.metric}", epoch.valid, epoch.number)
+        for step in run.steps:
+            spent = step.wait_ms + step.compute_ms
+            writer.add_scalar("perf/wait_frac", step.wait_ms / spent if spent else 0.0, step.number)
+        for split, metrics in (run.result or {}).get("metrics", {}).items():
+            for name, value in metrics.items():
+                writer.add_scalar(f"final/{split}/{name}", value, len(run.epochs))

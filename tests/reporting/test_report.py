@@ -1,0 +1,157 @@
+"""The page about a run says what the run says, whatever state and name it has."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import gnnsys as gs
+from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
+from gnnsys.reporting.charts import Line, chart
+from gnnsys.reporting.facts import read_run
+from gnnsys.reporting.report import report
+from gnnsys.reporting.tensorboard import write_tensorboard
+from gnnsys.training.run import train_from_config
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two finished runs that differ in their seed."""
+    folder = tmp_path_factory.mktemp("made")
+    store = gs.ingest("synthetic:powerlaw:nodes=800,edges=6000,feat=8,classes=3", folder / "store", memory="16MiB")
+    gs.pack(store, folder / "pack", fanouts=[4, 3], batch_size=64, memory="32MiB")
+    for seed in (0, 1):
+        options = {"model": "sage", "hidden": 8, "epochs": 3, "seed": seed, "threads": 1, "memory": "512MiB"}
+        train_from_config(folder / "pack", options, folder / f"run-{seed}")
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy of the first run that a test may harm."""
+    return Path(shutil.copytree(made / "run-0", tmp_path / "run"))
+
+
+class _Parsed(HTMLParser):
+    """Tags that were opened and not closed, and what anything points to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: list[str] = []
+        self.targets: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.targets += [value or "" for name, value in attrs if name in ("src", "href", "action")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_scores_memory_and_options_are_those_of_the_run(made: Path, tmp_path: Path) -> None:
+    text = report([made / "run-0"], tmp_path / "a.html").read_text()
+    result = json.loads((made / "run-0" / "result.json").read_text())
+    for split in ("train", "valid", "test"):
+        assert f"<b>{result['metrics'][split]['acc']:.4g}</b><span>acc on {split}</span>" in text
+    assert f"best epoch of {result['epochs']}" in text
+    assert result["weights_digest"] in text
+    assert "of 512.0 MiB given" in text
+    assert "Plan for pool" in text
+    assert "<th>model.hidden_channels</th><td>8</td>" in text
+
+
+def test_curves_have_a_point_for_every_epoch(made: Path, tmp_path: Path) -> None:
+    text = report([made / "run-0"], tmp_path / "a.html").read_text()
+    loss = re.search(r"<figcaption>Loss</figcaption>.*?points=\"([^\"]+)\"", text)
+    assert loss is not None
+    assert len(loss[1].split()) == 3
+    facts = json.loads((tmp_path / "a.json").read_text())
+    losses = json.loads((made / "run-0" / "result.json").read_text())["losses"]
+    assert [epoch["loss"] for epoch in facts[0]["epochs"]] == losses
+
+
+def test_runs_that_differ_in_their_seed_have_a_mean(made: Path, tmp_path: Path) -> None:
+    text = report([made / "run-0", made / "run-1"], tmp_path / "a.html").read_text()
+    scores = [json.loads((made / f"run-{s}" / "result.json").read_text())["metrics"]["test"]["acc"] for s in (0, 1)]
+    mean, deviation = sum(scores) / 2, abs(scores[0] - scores[1]) / 2**0.5
+    assert f"{mean:.4f} ± {deviation:.4f}" in text
+    assert "<td>options.seed</td><td>0</td><td>1</td>" in text
+    assert "model.hidden_channels</td>" not in text.split("What they share")[0]
+
+
+@pytest.mark.parametrize("names", [["run-0"], ["run-0", "run-1"]])
+def test_a_page_is_whole_fetches_nothing_and_is_the_same_twice(names: list[str], made: Path, tmp_path: Path) -> None:
+    first = report([made / name for name in names], tmp_path / "a.html").read_bytes()
+    assert first == report([made / name for name in names], tmp_path / "b.html").read_bytes()
+    parsed = _Parsed(first.decode())
+    assert parsed.open == []
+    assert parsed.targets == []
+    assert not {"script", "link", "img", "iframe"} & {*parsed.names}
+    assert "http" not in first.decode()
+    assert "url(" not in first.decode()
+
+
+def test_what_a_run_is_called_is_text_and_nothing_else(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made / "run-0", tmp_path / '<script>alert("1")&'))
+    text = report([folder, made / "run-1"], tmp_path / "a.html").read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(&quot;1&quot;)&amp;" in text
+    assert _Parsed(text).open == []
+
+
+def test_a_run_that_was_killed_has_a_page_that_says_so(run: Path) -> None:
+    (run / "result.json").unlink()
+    events = run / "events.jsonl"
+    lines = events.read_bytes().splitlines(keepends=True)
+    second = next(n for n, line in enumerate(lines) if b'"epoch": 1' in line and b'"kind": "epoch"' in line)
+    events.write_bytes(b"".join(lines[:second]) + lines[second][:-20])
+    text = report([run]).read_text()
+    assert "not finished: 1 of 3 epochs" in text
+    assert "<b>" in text
+
+
+def test_warnings_of_a_run_are_shown(run: Path) -> None:
+    with (run / "events.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "warning", "code": "GS-X-001", "msg": "a < b"}) + "\n")
+    assert "GS-X-001: a &lt; b" in report([run]).read_text()
+
+
+def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputDataError, match="no run there"):
+        report([tmp_path])
+    with pytest.raises(ConfigError, match=r"ends in \.html"):
+        report([run], tmp_path / "a.pdf")
+    with pytest.raises(ConfigError, match="of no run"):
+        report([])
+    (run / "events.jsonl").write_text("{}\n{torn\n{}\n")
+    with pytest.raises(CorruptStoreError, match="line 2 is damaged"):
+        report([run])
+
+
+def test_ticks_are_round_and_enclose_the_values() -> None:
+    text = chart("a", "x", [Line("a", [(0, 0.13), (1, 0.87), (2, float("nan"))])], lambda value: f"{value:.2g}")
+    assert re.findall(r">([\d.]+)</text>", text)[:6] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+    assert text.count(",") >= 2
+    assert "nan" not in text
+    assert chart("a", "x", [Line("a", [])], str) == ""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_reads_back_what_was_written(made: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    facts = read_run(made / "run-0")
+    write_tensorboard(facts, tmp_path)
+    found = EventAccumulator(str(tmp_path / "run-0")).Reload()
+    assert [event.step for event in found.Scalars("train/loss")] == [0, 1, 2]
+    assert [event.value for event in found.Scalars("train/loss")] == pytest.approx([e.loss for e in facts.epochs])
+    assert found.Scalars("final/test/acc")[0].value == pytest.approx(facts.result["metrics"]["test"]["acc"])  # type: ignore[index]
