@@ -198,14 +198,18 @@ class Stage:
         self._journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._journal_bytes = 0
         for line, body in _good_lines(path):
-            payload = json.loads(body)
-            self.done[payload.pop("unit")] = payload
+            try:
+                payload = json.loads(body)
+                self.done[payload.pop("unit")] = payload
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                raise CorruptStoreError("GS-STORE-005", f"{path}: a line names no unit", hint=_START_OVER) from None
             self._journal_bytes += len(line)
         os.ftruncate(self._journal, self._journal_bytes)
         fsync_dir(self.work)
 
 
 _VOID = "void"
+_START_OVER = "Delete the unfinished folder and repeat the command."
 _FINISHED = "Use the same options, or another folder."
 _UNFINISHED = "Use the same options to continue, delete the unfinished folder to start over, or use another one."
 

@@ -51,11 +51,19 @@ def decode(data: bytes, path: Path) -> dict[str, Tensor]:
     """
     try:
         tensors = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        aliases = json.loads(header.get("__metadata__", {}).get("aliases", "{}"))
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")], object_pairs_hook=_once)
+        aliases = json.loads(header.get("__metadata__", {}).get("aliases", "{}"), object_pairs_hook=_once)
         return {**tensors, **{name: tensors[stored] for name, stored in aliases.items()}}
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CorruptStoreError("GS-STORE-007", f"{path}: not a valid safetensors file ({error})") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which every key stands once: of two with one name, two readers might take different ones."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def assign_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
