@@ -11,3 +11,4 @@ class Gcnii(Stack):
 
     layer_type = GcniiLayer
     deep = True
+    options = frozenset()

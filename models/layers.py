@@ -13,6 +13,8 @@ Attributes tell others what they may do for a layer; all are optional in layers 
     reads_neighbours = False     the output of a node depends on its own row alone (layer-wise inference)
     only_aggregates = True       neighbours are reached through `aggregate` alone: no row is made per edge, and
                                  nothing but `num_dst` is asked of the block (layer-wise inference)
+    edge_bytes = 96              what the layer makes per edge, where it does make something; two rows when it does not
+                                 say (layer-wise inference)
     aggregates_input = "mean"    the layer calls `aggregate(block, h, "mean")` on h as it was given, and reads its own
                                  rows beside it (not for "gcn", which counts them in): a pre-aggregated pack can serve
                                  it as the first layer; "sum", "mean" or "gcn"; None or absent when none may

@@ -13,6 +13,7 @@ from torch import nn
 from gnnsys.errors import ConfigError
 from gnnsys.keys import derive
 from gnnsys.models import user_file
+from gnnsys.models.gat import Gat, Gatv2
 from gnnsys.models.gcn import Gcn
 from gnnsys.models.gcnii import Gcnii
 from gnnsys.models.gin import Gin
@@ -27,6 +28,8 @@ NAMES: dict[str, type[Stack]] = {
     "sage": Sage,
     "gcn": Gcn,
     "gin": Gin,
+    "gat": Gat,
+    "gatv2": Gatv2,
     "sgc": Sgc,
     "mlp": Mlp,
     "gcnii": Gcnii,
@@ -43,6 +46,7 @@ def build(
     out_channels: int,
     dropout: float = 0.0,
     seed: int = 0,
+    **options: Any,
 ) -> nn.Module:
     """A new model, initialised from `seed` whatever was drawn before.
 
@@ -51,6 +55,7 @@ def build(
             found in data.
         in_channels, hidden_channels, num_layers, out_channels, dropout: passed to the class by keyword.
         seed: of the parameters.
+        options: `residual`, `jk` and `heads`, passed on where given; which of them a network takes, its class says.
 
     Raises:
         ConfigError: no such name, file or class, or a class that does not take these keywords or fails.
@@ -61,6 +66,7 @@ def build(
         "num_layers": num_layers,
         "out_channels": out_channels,
         "dropout": dropout,
+        **options,
     }
     if user_file.is_spec(name):
         with random_from(derive(seed, 0)):

@@ -11,3 +11,4 @@ class ResGcn(Stack):
 
     layer_type = ResGcnLayer
     deep = True
+    options = frozenset()

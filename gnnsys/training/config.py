@@ -20,6 +20,9 @@ NOT_DECISIVE = ("memory", "checkpoint_steps", "rows", "guard_every", *_EXECUTION
 """Options that may differ between two runs with equal weights. `threads` may change the last bits of a sum, so
 resuming with another number warns."""
 
+OF_NETWORK = ("heads", "residual", "jk")
+"""Options of models by name that not every one takes."""
+
 OF_CHUNKS = ("chunks", "refresh", "compensation", "history", "shuffle_chunks", "guard_every")
 """Options of training on the whole graph; without `chunks` there is nothing that they could mean."""
 
@@ -36,8 +39,16 @@ class TrainConfig(BaseModel):
     hidden: Annotated[int, Field(ge=1)] = 256
     """Width of hidden layers."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    heads: Annotated[int, Field(ge=1)] | None = None
+    """Of attention in every layer of `gat` and `gatv2`; 8 when not given."""
+    residual: bool = False
+    """Add to what a layer gives what it read, where the widths are equal."""
+    jk: Literal["last", "cat", "max", "lstm"] | None = None
+    """Jumping knowledge: the output is a map of what all layers gave, joined like this."""
     """Share of values dropped while training."""
     lr: Annotated[float, Field(gt=0)] = 0.003
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Gradients of a step whose norm over all parameters is greater are scaled down to it."""
     """Learning rate of Adam."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """L2 penalty of Adam."""
@@ -105,6 +116,10 @@ class TrainConfig(BaseModel):
     @classmethod
     def _size(cls, value: Any) -> Any:
         return parse_size(value) if isinstance(value, str) else value
+
+    def of_network(self) -> dict[str, Any]:
+        """Keywords of a network beside its sizes, those that were given."""
+        return {name: value for name in OF_NETWORK if (value := getattr(self, name))}
 
     def decisive(self) -> dict[str, Any]:
         """The options that decide the weights, as JSON values."""

@@ -24,7 +24,7 @@ from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.store import Store
 from gnnsys.training.chunk_feed import ChunkFeed
-from gnnsys.training.config import TrainConfig
+from gnnsys.training.config import OF_NETWORK, TrainConfig
 from gnnsys.training.feed import Feed
 from gnnsys.training.session import Job, choose_device
 from gnnsys.training.splits import check_splits
@@ -51,6 +51,7 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
         "out_channels": graph.num_outputs,
         "dropout": config.dropout,
         "seed": config.seed,
+        **config.of_network(),
     }
     return Job(
         config=config,
@@ -68,6 +69,12 @@ def job_of_model(
     model: nn.Module, source: Loader | Opened | str | Path, task: Task, config: TrainConfig, store: Any
 ) -> Job:
     """Any task and model, on a loader of the caller's or one made for a Pack, a Pool or a Store."""
+    if config.of_network():
+        raise ConfigError(
+            "GS-CFG-853",
+            f"{', '.join(config.of_network())}: the model is there already and is not changed",
+            hint="Build it with them: gs.build('gat', heads=4, ...).",
+        )
     loader = source if isinstance(source, Loader) else None
     opened = loader.opened if loader else open_source(source, "first")  # type: ignore[arg-type]
     graph = opened if isinstance(opened, Store) else _store_if_there(opened, store)
@@ -209,7 +216,7 @@ def _decisive(
     }
 
 
-_OF_MODEL = ("model", "layers", "hidden", "dropout")
+_OF_MODEL = ("model", "layers", "hidden", "dropout", *OF_NETWORK)
 
 
 def _refuse_order(task: Task, order: str) -> None:

@@ -182,15 +182,16 @@ class _Cost:
     out_columns: int
     stored_row_bytes: int
     """Of the row as stored, when it must be converted, else 0."""
-    edge_rows: bool
-    """The layer may make rows per edge (messages)."""
+    edge_bytes: int
+    """What the layer may make per edge (messages): as it says, else two rows."""
 
     @classmethod
     def of(cls, layer: nn.Module, graph: Graph, source: _Source, width: int) -> _Cost:
         table = source.table
         stored = 0 if table.dtype_name == "F32" else table.row_bytes
         edge_rows = _reads_neighbours(layer) and not _only_aggregates(layer)
-        return cls(graph.num_nodes, table.columns, width, stored, edge_rows)
+        edge_bytes = int(getattr(layer, "edge_bytes", 8 * max(table.columns, width))) if edge_rows else 0
+        return cls(graph.num_nodes, table.columns, width, stored, edge_bytes)
 
     def sampling(self, num_dst: int, num_edges: int) -> int:
         return working_bytes(min(num_dst + num_edges, self.graph_nodes), num_edges)
@@ -198,7 +199,7 @@ class _Cost:
     def total(self, num_dst: int, num_nodes: int, num_edges: int) -> int:
         """Numbering (ids, ranks, local numbers, edge weights), rows read, then per destination the aggregate, and
         the output with two partial sums and its copy for the host."""
-        per_edge = 44 + 8 * max(self.in_columns, self.out_columns) * self.edge_rows
+        per_edge = 44 + self.edge_bytes
         per_node = 64 + 4 * self.in_columns + self.stored_row_bytes
         per_dst = 32 + 4 * (self.in_columns + 4 * self.out_columns)
         return per_edge * num_edges + per_node * num_nodes + per_dst * num_dst + _SLACK_BYTES

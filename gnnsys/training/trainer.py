@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
 
 from gnnsys.batch import Batch
 from gnnsys.errors import GnnsysError, InterruptedWorkError
@@ -144,6 +145,7 @@ class Trainer:
         if count:
             for grad in self._gradients():
                 grad.div_(count)
+            self._clip()
             self.optimizer.step()
         sums.loss, sums.count = loss, int(count)
         state.step += 1
@@ -154,6 +156,16 @@ class Trainer:
         state.edges += int(edges)
         state.bytes_read += int(bytes_read)
         sums.wall_s = self._tick()
+
+    def _clip(self) -> None:
+        """Scale gradients down to `clip_norm`, by the norm over all stages: that of the norms of every parameter, in
+        the order of the layers, so that it has the same bits for any number of stages."""
+        if self.config.clip_norm is None:
+            return
+        own = [float(norm) for norm in torch._foreach_norm(self._gradients())] if self._gradients() else []
+        of_all = self._ranks.gather(own if self._ranks.replica == 0 else [])  # replicas have equal gradients
+        norm = torch.linalg.vector_norm(torch.tensor([value for part in of_all for value in part]))
+        clip_grads_with_norm_(self.model.parameters(), self.config.clip_norm, norm)
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.model.parameters() if p.grad is not None]

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError
 from gnnsys.models.fold import fold
+from gnnsys.models.gat import Gat, Gatv2
 from gnnsys.models.gcn import Gcn
 from gnnsys.models.gcnii import Gcnii
 from gnnsys.models.gin import Gin
@@ -65,6 +67,8 @@ def dense_answer(model: nn.Module, tree: Any) -> Tensor:
         elif isinstance(model, Gin):
             h = _linear(a @ h + (1 + weights["eps"]) * h, weights, "lin_in").relu()
             h = _linear(h, weights, "lin_out")
+        elif isinstance(model, Gat | Gatv2):
+            h = _attended(a, h, weights, last=number == len(model.layers))
         elif isinstance(model, Sgc):
             h = normalised @ h
             h = _linear(h, weights, "lin") if "lin.weight" in weights else h
@@ -81,8 +85,25 @@ def dense_answer(model: nn.Module, tree: Any) -> Tensor:
             h = _normed(h, weights, "norm_out").relu()
         if last and isinstance(model, Gcnii | ResGcn):
             h = _linear(h, weights, "lin_out")
-        h = h.relu() if not last and not isinstance(model, Sgc | ResGcn) else h
+        h = h.relu() if not last and not isinstance(model, Sgc | ResGcn | Gat | Gatv2) else h
     return h
+
+
+def _attended(a: Tensor, h: Tensor, weights: dict[str, Tensor], last: bool) -> Tensor:
+    """GAT and GATv2 with every pair of nodes scored; parallel edges count twice, self loops once."""
+    counts = a - a.diag().diag() + torch.eye(len(a))
+    heads, width = weights["att" if "att" in weights else "att_src"].shape
+    if "att" in weights:
+        rows, to = (_linear(h, weights, name).view(-1, heads, width) for name in ("lin_src", "lin_dst"))
+        scores = (functional.leaky_relu(rows[None] + to[:, None], 0.2) * weights["att"]).sum(-1)
+    else:
+        rows = (h @ weights["lin.weight"].T).view(-1, heads, width)
+        to, from_ = (rows * weights["att_dst"]).sum(-1), (rows * weights["att_src"]).sum(-1)
+        scores = functional.leaky_relu(to[:, None] + from_[None], 0.2)
+    alpha = counts[:, :, None] * scores.exp()
+    alpha = alpha / alpha.sum(1, keepdim=True)
+    out = torch.einsum("vuh,uhc->vhc", alpha, rows)
+    return out.mean(1) + weights["bias"] if last else functional.elu(out.flatten(1) + weights["bias"])
 
 
 def _linear(h: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -292,3 +293,21 @@ def test_a_checkpoint_of_another_model_is_refused(make_trainer: MakeTrainer) -> 
     make_trainer(epochs=1).fit()
     with pytest.raises(ConfigError, match="unexpected: layers"):
         make_trainer(model=nn.Linear(2, 2))
+
+
+def test_clipping_is_that_of_torch(make_trainer: MakeTrainer) -> None:
+    """One step beside a twin that calls `clip_grad_norm_`; and clipping did something."""
+    batch = random_batch(0)
+    trainer = make_trainer(batches=[batch], epochs=1, dropout=0.0, clip_norm=0.01, lr=0.05)
+    twin = copy.deepcopy(trainer.model)
+    optimizer = torch.optim.Adam(twin.parameters(), lr=0.05)
+    task = NodeClassification(CLASSES)
+    loss, count = task.loss(task.outputs(twin, batch), batch)
+    loss.backward()
+    for parameter in twin.parameters():
+        assert parameter.grad is not None
+        parameter.grad /= count
+    assert torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.01) > 0.01
+    optimizer.step()
+    trainer.fit()
+    assert all(torch.equal(a, b) for a, b in zip(trainer.model.parameters(), twin.parameters(), strict=True))
