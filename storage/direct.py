@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from gnnsys.errors import CorruptStoreError
+from gnnsys.failpoints import failpoint
 from gnnsys.storage.files import PAGE, open_read, round_up
 
 REQUEST_BYTES = 2 << 20
@@ -68,6 +69,7 @@ class DirectFile:
 
     def _read_some(self, out: np.ndarray, offset: int) -> int:
         try:
+            failpoint("direct.read")
             count = os.preadv(self.fd, [out.data], offset)
         except OSError as error:
             if error.errno != errno.EINVAL:

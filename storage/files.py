@@ -14,11 +14,13 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from gnnsys.errors import CorruptStoreError, DiskSpaceError, InputDataError
+from gnnsys.errors import CorruptStoreError, DiskSpaceError, GnnsysError, InputDataError
+from gnnsys.failpoints import failpoint
 from gnnsys.units import format_size
 
 PAGE = 4096
@@ -34,21 +36,44 @@ def round_up(num_bytes: int, to: int = PAGE) -> int:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space left" into a DiskSpaceError that names the file."""
+    """Turn what the system refuses while `path` is written into an error that names it and says what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise DiskSpaceError(
+        raise explained(error, path) from error
+
+
+def explained(error: OSError, path: Path | None = None) -> GnnsysError:
+    """What a person needs to know of a system call that failed: full disk, permission, open files, broken disk.
+
+    Args:
+        path: the file it is about, where the error does not know.
+    """
+    where, number = path or error.filename or "a file", error.errno or 0
+    what = f"{where}: {os.strerror(number).lower() if number else error}"
+    if number in _DISK_FULL:
+        return DiskSpaceError(
             "GS-DISK-002",
-            f"{path}: {os.strerror(error.errno or 0).lower()} while writing",
+            f"{what} while writing",
             hint="Nothing finished is lost. Free some space and repeat the command: it continues.",
-        ) from error
+        )
+    if number in (errno.EMFILE, errno.ENFILE):
+        return GnnsysError(
+            "GS-DISK-310", what, hint="Nothing finished is lost. Allow more (ulimit -n 1024) and repeat the command."
+        )
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return InputDataError("GS-DISK-311", what, hint="Choose another folder, or change who may use this one.")
+    return GnnsysError(
+        "GS-DISK-312", what, hint="Nothing finished is lost. When the cause is mended, repeat the command."
+    )
 
 
 def make_durable(fd: int) -> None:
-    """Wait until the bytes and the size of a file are on the disk. On macOS fsync leaves them in the drive's cache."""
+    """Wait until the bytes and the size of a file are on the disk. On macOS fsync leaves them in the drive's cache.
+
+    After an error they are unknown: whoever continues must write them again.
+    """
+    failpoint("file.sync")
     if hasattr(fcntl, "F_FULLFSYNC"):
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
     else:
@@ -56,8 +81,9 @@ def make_durable(fd: int) -> None:
 
 
 def make_data_durable(fd: int) -> None:
-    """Wait until the bytes of a file are on the disk."""
+    """Wait until the bytes of a file are on the disk; an error means what it means in `make_durable`."""
     if hasattr(os, "fdatasync"):
+        failpoint("file.sync_data")
         os.fdatasync(fd)
     else:
         make_durable(fd)
@@ -65,11 +91,14 @@ def make_data_durable(fd: int) -> None:
 
 def fsync_dir(path: Path) -> None:
     """Make names created, replaced or removed in `path` durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        make_durable(fd)
-    finally:
-        os.close(fd)
+    with disk_errors(path):
+        failpoint("folder.sync")
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            make_durable(fd)
+        finally:
+            os.close(fd)
+    failpoint("folder.synced")
 
 
 def raw_bytes(array: np.ndarray) -> memoryview:
@@ -83,12 +112,17 @@ def write_all(fd: int, data: bytes | memoryview | np.ndarray, offset: int) -> No
     view = raw_bytes(data) if isinstance(data, np.ndarray) else memoryview(data)
     while len(view):
         try:
+            failpoint("file.write", torn=partial(_write_some, fd, view, offset))
             written = os.pwrite(fd, view, offset)
         except OSError as error:
             if error.errno != errno.EINVAL or not _set_direct(fd, wanted=False):
                 raise
             continue
         view, offset = view[written:], offset + written
+
+
+def _write_some(fd: int, view: memoryview, offset: int, num_bytes: int) -> None:
+    os.pwrite(fd, view[:num_bytes], offset)
 
 
 def atomic_write(path: Path, data: bytes) -> None:
@@ -105,7 +139,9 @@ def replacing(path: Path) -> Iterator[int]:
         try:
             with _durable(temp) as fd:
                 yield fd
+            failpoint("file.rename")
             temp.replace(path)
+            failpoint("file.renamed")
         except BaseException:
             temp.unlink(missing_ok=True)
             raise
@@ -122,8 +158,10 @@ def write_new(path: Path, data: bytes) -> None:
 @contextmanager
 def _durable(path: Path) -> Iterator[int]:
     """A descriptor of a file that is made here; its bytes are durable when the block ends well."""
+    failpoint("file.create")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
+        failpoint("file.created")
         yield fd
         make_durable(fd)
     finally:
@@ -139,15 +177,16 @@ def remove_temps(folder: Path) -> None:
 def append_line(path: Path, line: bytes) -> None:
     """Append one record to a log with a single write; nothing is promised about durability. A record that does not
     fit on the disk is taken back, so that a later one does not follow half a line."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    try:
-        with disk_errors(path):
+    with disk_errors(path):
+        failpoint("log.append")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
             size = os.fstat(fd).st_size
             if os.write(fd, line) < len(line):
                 os.ftruncate(fd, size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        os.close(fd)
+        finally:
+            os.close(fd)
 
 
 def free_bytes(path: Path) -> int:
@@ -174,9 +213,12 @@ def open_sized(path: Path, num_bytes: int) -> int:
 
     An existing file keeps its bytes. Returns a file descriptor.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with disk_errors(path):
+        failpoint("file.open_sized")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         with disk_errors(path):
+            failpoint("file.allocate")
             if num_bytes:
                 _allocate(fd, path, num_bytes)
             os.ftruncate(fd, num_bytes)
@@ -216,6 +258,7 @@ def _allocate(fd: int, path: Path, num_bytes: int) -> None:
 def open_read(path: Path, *, num_bytes: int | None = None, flags: int = 0) -> int:
     """Open `path` for reading after checking that it is a regular file of `num_bytes`. Returns a descriptor."""
     try:
+        failpoint("file.open")
         # Without O_NONBLOCK a pipe in the place of a file would wait for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags)
     except (FileNotFoundError, NotADirectoryError):
@@ -257,6 +300,7 @@ def read_into(fd: int, out: np.ndarray, offset: int, path: Path) -> None:
     view = out.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
+        failpoint("file.read")
         count = os.preadv(fd, [view[done:]], offset + done)
         if count == 0:
             raise CorruptStoreError("GS-STORE-003", f"{path}: ends before byte {offset + len(view)}", hint=_MEND)
@@ -280,12 +324,16 @@ def map_array(path: Path, dtype: np.dtype | str, shape: tuple[int, ...]) -> np.n
 def move_folder(source: Path, target: Path) -> None:
     """Give a folder of durable files another name, durably; what stood there before is removed first."""
     remove_tree(target)
-    source.rename(target)
+    with disk_errors(target):
+        failpoint("folder.rename")
+        source.rename(target)
+        failpoint("folder.renamed")
     fsync_dir(target.parent)
 
 
 def remove_tree(path: Path) -> None:
     """Delete a folder and what is in it; absent is fine."""
+    failpoint("folder.remove")
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gnnsys.errors import StoreBusyError
+from gnnsys.failpoints import failpoint
 from gnnsys.storage.files import disk_errors, write_all
 
 
@@ -29,6 +30,7 @@ class WriterLock:
     def __enter__(self) -> WriterLock:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
+            failpoint("lock.take")
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(self._fd, 4096, 0)
@@ -50,6 +52,7 @@ class WriterLock:
             os.ftruncate(self._fd, 0)
             with disk_errors(self._path):
                 write_all(self._fd, json.dumps(identity).encode(), 0)
+            failpoint("lock.taken")
         except BaseException:
             os.close(self._fd)
             raise

@@ -28,6 +28,7 @@ from typing import Any
 import xxhash
 
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
+from gnnsys.failpoints import failpoint
 from gnnsys.storage.files import (
     atomic_write,
     disk_errors,
@@ -125,8 +126,10 @@ class Stage:
         body = canonical_json({"unit": unit, **payload})
         line = _line_hash(body) + b" " + body + b"\n"
         with disk_errors(self.work / "journal"):
+            failpoint("journal.append")
             write_all(self._journal, line, self._journal_bytes)
             make_data_durable(self._journal)
+            failpoint("journal.appended")
         self._journal_bytes += len(line)
         self.done[unit] = payload
 
@@ -143,7 +146,9 @@ class Stage:
             counts=dict(counts),
             files=tuple(sorted(files, key=lambda f: f.path)),
         )
+        failpoint("stage.commit")
         write_manifest(self.folder, manifest)
+        failpoint("stage.committed")
         remove_tree(self.work)
         self.finished = manifest
         return manifest

@@ -12,7 +12,7 @@ import gnnsys
 
 ROOT = Path(__file__).resolve().parents[1]
 LINKED = ("storage", "samplers", "models", "bench")
-GROUND = {"errors", "units", "keys", "progress", "batch", "budget"}
+GROUND = {"errors", "units", "keys", "progress", "batch", "budget", "failpoints"}
 
 MAY_IMPORT = {
     "storage": GROUND,

@@ -48,9 +48,9 @@ def _run(arguments: list[str]) -> int:
         return _fail(str(error), error.exit_code, verbose, said_by_first=error.everywhere)
     except ModuleNotFoundError as error:
         absent = _absent_requirement(error)
-        return _fail(str(absent), absent.exit_code, verbose) if absent else _fail(_unplanned(error), 1, verbose)
+        return _fail(str(absent), absent.exit_code, verbose) if absent else _fail(*_unplanned(error), verbose)
     except Exception as error:
-        return _fail(_unplanned(error), 1, verbose)
+        return _fail(*_unplanned(error), verbose)
     return 0
 
 
@@ -66,16 +66,20 @@ def _absent_requirement(error: ModuleNotFoundError) -> MissingDependencyError | 
     return MissingDependencyError("GS-DEP-006", f"gnnsys needs the package {name}", hint=f"pip install {name}")
 
 
-def _unplanned(error: Exception) -> str:
-    """An error that nobody raised on purpose, and whose it is."""
+def _unplanned(error: Exception) -> tuple[str, int]:
+    """What to say of an error that nobody raised on purpose, whose it is, and the exit code."""
     from gnnsys.models.user_file import line_in_user_file
+    from gnnsys.storage.files import explained
 
     what = f"{type(error).__name__}: {error}"
     if where := line_in_user_file(error):
-        return f"your model failed at {where}: {what}\n  -v shows how it came there."
-    if isinstance(error, OSError | MemoryError):
-        return what
-    return f"{what}\n  This is a bug; -v shows where it happened."
+        return f"your model failed at {where}: {what}\n  -v shows how it came there.", 1
+    if isinstance(error, OSError):
+        known = explained(error)
+        return str(known), known.exit_code
+    if isinstance(error, MemoryError):
+        return what, 1
+    return f"{what}\n  This is a bug; -v shows where it happened.", 1
 
 
 def _fail(text: str, code: int, verbose: bool, *, said_by_first: bool = False) -> int:

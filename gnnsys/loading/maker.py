@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from gnnsys.batch import Batch, FoldedBlock
+from gnnsys.failpoints import failpoint
 from gnnsys.loading.assemble import assemble, batch_bytes
 from gnnsys.loading.clock import Clock
 from gnnsys.loading.rows import FoldedRows, RowSource
@@ -42,6 +43,7 @@ class BatchMaker:
         return partial(self._make, epoch, memory)
 
     def _make(self, epoch: int, memory: Sequence[ArrayMemory], k: int) -> Batch:
+        failpoint("loader.batch")
         clock = Clock()
         with clock.stage("load_s"):
             drawn = self.source.draw(epoch, k, self._scratch)

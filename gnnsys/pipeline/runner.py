@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gnnsys.failpoints import failpoint
 from gnnsys.pipeline.channel import Spec, Wire
 from gnnsys.pipeline.ranks import heard
 from gnnsys.pipeline.schedule import Action
@@ -80,6 +81,7 @@ class StageRunner:
 
     def perform(self, action: Action, then: Action | None = None) -> None:
         """One action; what `then` will need is asked for before computing, where its size is known."""
+        failpoint("pipeline.stage")
         if action.kind == "F":
             self._forward(action.micro, then)
         else:

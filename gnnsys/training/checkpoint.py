@@ -27,6 +27,7 @@ from typing import Any
 from torch import Tensor
 
 from gnnsys.errors import CorruptStoreError, GnnsysError
+from gnnsys.failpoints import failpoint
 from gnnsys.pipeline.ranks import Alone, Ranks
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import atomic_write, fsync_dir, open_read, read_small, remove_temps, remove_tree, write_new
@@ -94,9 +95,12 @@ class Checkpoints:
         _write_manifest(temp, checkpoint, shards, self._run_digest)
         fsync_dir(temp)
         remove_tree(final)
+        failpoint("checkpoint.rename")
         temp.replace(final)
         fsync_dir(self._folder)
+        failpoint("checkpoint.latest")
         atomic_write(self._folder / "latest", checkpoint.name.encode() + b"\n")
+        failpoint("checkpoint.prune")
         self._prune(keep={checkpoint.name, self._newest, best}, step=checkpoint.step)
 
     def load(self, name: str, keep: Callable[[str], bool] = lambda _group: True) -> Checkpoint:
@@ -207,6 +211,7 @@ def _write_manifest(folder: Path, checkpoint: Checkpoint, shards: Sequence[FileE
 
 def _write_file(folder: Path, path: str, data: bytes) -> FileEntry:
     write_new(folder / path, data)
+    failpoint("checkpoint.file")
     return FileEntry(path=path, size=len(data), dtype="U8", shape=(len(data),), role="checkpoint", digest=digest(data))
 
 

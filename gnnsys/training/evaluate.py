@@ -16,6 +16,7 @@ from torch import nn
 
 from gnnsys.batch import Batch
 from gnnsys.budget import Budget
+from gnnsys.failpoints import failpoint
 from gnnsys.loading.loader import Loader
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.seeds import Seeds, as_seeds
@@ -65,6 +66,7 @@ def evaluate(model: nn.Module, task: Task, store: Store, splits: Sequence[str], 
     """
     seeds = {split: as_seeds(store, task.seeds(store, split)) for split in splits}
     counts = {split: len(found) for split, found in seeds.items()}
+    failpoint("evaluate.begin")
     with evaluating(model):
         if all(found.ids is not None for found in seeds.values()):
             metrics, how = _by_nodes(model, task, store, seeds, plan)
