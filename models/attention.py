@@ -73,7 +73,7 @@ class _Attention(nn.Module):
         return out + self.bias if self.last else functional.elu(out + self.bias, inplace=True)
 
     def _rows_and_scores(self, h: Tensor, edges: Block) -> tuple[Tensor, Tensor]:
-        """(S, H * C) rows to sum and (E, H) scores, both float32."""
+        """(S, H * C) rows to sum and (E, H) scores, both as exact as the parameters."""
         raise NotImplementedError
 
     def _dropped(self, h: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class GatLayer(_Attention):
         return 40 * self.heads + 4 * self.heads * self.width
 
     def _rows_and_scores(self, h: Tensor, edges: Block) -> tuple[Tensor, Tensor]:
-        rows = self.lin(h).float()
+        rows = self.lin(h).to(self.bias.dtype)
         by_head = rows.view(-1, self.heads, self.width)
         from_ = functional.embedding(edges.indices, (by_head * self.att_src).sum(-1))
         to = functional.embedding(edges.dst_index(), (by_head[: edges.num_dst] * self.att_dst).sum(-1))
@@ -120,8 +120,8 @@ class Gatv2Layer(_Attention):
         return 40 * self.heads + 20 * self.heads * self.width
 
     def _rows_and_scores(self, h: Tensor, edges: Block) -> tuple[Tensor, Tensor]:
-        rows = self.lin_src(h).float()
-        to = self.lin_dst(h[: edges.num_dst]).float()
+        rows = self.lin_src(h).to(self.bias.dtype)
+        to = self.lin_dst(h[: edges.num_dst]).to(self.bias.dtype)
         both = functional.embedding(edges.indices, rows) + functional.embedding(edges.dst_index(), to)
         both = functional.leaky_relu(both, NEGATIVE_SLOPE, inplace=True).view(-1, self.heads, self.width)
         return rows, (both * self.att).sum(-1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from gnnsys import errors
 
 _CODE = re.compile(r"GS-[A-Z]+-\d{3}")
+_WARNING = re.compile(rf"({_CODE.pattern}): ")
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CLASSES = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.GnnsysError)
@@ -72,8 +73,8 @@ def _cases(path: Path) -> Iterator[tuple[str, str, Case]]:
             for code_node, sentence in pairwise(given):
                 if _CODE.fullmatch(code := texts.of(code_node)):
                     yield code, _called(node), Case(texts.of(sentence), texts.hint(node), module)
-        elif isinstance(node, ast.JoinedStr) and (start := _CODE.match(texts.of(node))):
-            yield start[0], "warning", Case(texts.of(node)[start.end() :].lstrip(": "), "", module)
+        elif isinstance(node, ast.JoinedStr | ast.Constant) and (start := _WARNING.match(texts.of(node))):
+            yield start[1], "warning", Case(texts.of(node)[start.end() :], "", module)
 
 
 def _called(node: ast.Call | ast.Tuple) -> str:

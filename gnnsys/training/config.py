@@ -39,17 +39,17 @@ class TrainConfig(BaseModel):
     hidden: Annotated[int, Field(ge=1)] = 256
     """Width of hidden layers."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of values dropped while training."""
     heads: Annotated[int, Field(ge=1)] | None = None
     """Of attention in every layer of `gat` and `gatv2`; 8 when not given."""
     residual: bool = False
     """Add to what a layer gives what it read, where the widths are equal."""
     jk: Literal["last", "cat", "max", "lstm"] | None = None
     """Jumping knowledge: the output is a map of what all layers gave, joined like this."""
-    """Share of values dropped while training."""
     lr: Annotated[float, Field(gt=0)] = 0.003
+    """Learning rate of Adam."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Gradients of a step whose norm over all parameters is greater are scaled down to it."""
-    """Learning rate of Adam."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """L2 penalty of Adam."""
     epochs: Annotated[int, Field(ge=1)] = 10

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gnnsys.errors import CorruptStoreError, DiskSpaceError, InputDataError
+from gnnsys.errors import CorruptStoreError, DiskSpaceError, GnnsysError, InputDataError
 from gnnsys.storage import files
 from gnnsys.storage.direct import aligned_buffer
 
@@ -99,7 +99,7 @@ def test_open_sized_works_where_allocation_is_not_supported(tmp_path: Path, monk
 
 
 def test_other_errors_of_the_disk_are_not_called_full(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="I/O"), files.disk_errors(tmp_path):
+    with pytest.raises(GnnsysError, match=r"GS-DISK-312.*input/output error"), files.disk_errors(tmp_path):
         raise OSError(errno.EIO, "I/O error")
 
 

@@ -126,11 +126,12 @@ def store_and_scratch(store: Store, tmp_path_factory: pytest.TempPathFactory) ->
 def test_many_small_chunks_give_what_one_chunk_gives(name: str, store: Store, tmp_path: Path) -> None:
     model, nodes = named(name), np.arange(N)
     whole, tight = [], []
+    room = TIGHT + (100_000 if name in ("gat", "gatv2") else 0)  # what attention makes per edge
     one = layerwise(
         model, store, nodes=nodes, budget=Budget(AMPLE), scratch=tmp_path, progress=lambda *p: whole.append(p)
     )
     many = layerwise(
-        model, store, nodes=nodes, budget=Budget(TIGHT), scratch=tmp_path, progress=lambda *p: tight.append(p)
+        model, store, nodes=nodes, budget=Budget(room), scratch=tmp_path, progress=lambda *p: tight.append(p)
     )
     assert whole == [("infer", 1.0, 2), ("infer", 2.0, 2)]
     assert len(tight) > (10 if name != "mlp" else 2)

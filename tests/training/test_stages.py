@@ -94,7 +94,7 @@ def gradients(
 
 
 def network(name: str) -> nn.Module:
-    sizes = {"in_channels": COLUMNS, "hidden_channels": 5, "num_layers": HOPS, "out_channels": CLASSES}
+    sizes = {"in_channels": COLUMNS, "hidden_channels": 8, "num_layers": HOPS, "out_channels": CLASSES}
     return build(name, **sizes, dropout=0.4, seed=1)
 
 
@@ -126,7 +126,7 @@ def test_gradients_are_those_of_the_summed_loss_in_double_precision(
     name: str, num_micro: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gnnsys.models.fold.float_rows", lambda x: x)
-    sizes = {"in_channels": COLUMNS, "hidden_channels": 5, "num_layers": HOPS, "out_channels": CLASSES}
+    sizes = {"in_channels": COLUMNS, "hidden_channels": 8, "num_layers": HOPS, "out_channels": CLASSES}
     model = build(name, **sizes, dropout=0.0, seed=1).double()
     batches = [random_batch(i, seeds=2 + i % 3) for i in range(num_micro)]
     found, loss, count = gradients(model, batches, 3)
