@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gnnsys.batch import Batch, Block
     from gnnsys.errors import GnnsysError
-    from gnnsys.ingestion import ingest
+    from gnnsys.ingestion import ArraySource, ingest
     from gnnsys.loading.loader import Loader
     from gnnsys.models.aggregate import aggregate
     from gnnsys.models.registry import build
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gnnsys.training.tasks import NodeClassification, Task
 
 _HOME = {
+    "ArraySource": "gnnsys.ingestion",
     "Batch": "gnnsys.batch",
     "Block": "gnnsys.batch",
     "GnnsysError": "gnnsys.errors",
@@ -59,6 +60,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ArraySource",
     "Batch",
     "Block",
     "GnnsysError",

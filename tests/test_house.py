@@ -115,6 +115,7 @@ def test_every_public_name_can_be_imported() -> None:
 
 def test_the_public_surface_is_what_the_design_names() -> None:
     assert set(gnnsys.__all__) == {
+        "ArraySource",
         *("Batch", "Block", "GnnsysError", "Loader", "MutableTable", "NodeClassification", "Pack", "Plan", "Pool"),
         *("MultilabelClassification", "NodeRegression"),
         *("Run", "Seeds", "Store", "Task", "aggregate", "build", "ingest", "pack", "plan"),

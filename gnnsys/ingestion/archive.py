@@ -13,10 +13,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from gnnsys.errors import InputDataError
-from gnnsys.ingestion.arrays import native_dtype
 from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.npy import NpyHeader, map_raw, read_npy_header
 from gnnsys.ingestion.source import Rows
+from gnnsys.ingestion.values import native_dtype
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job

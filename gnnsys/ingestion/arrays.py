@@ -1,46 +1,36 @@
-"""Arrays in memory as a Source: what tests and small examples start from."""
+"""Arrays, tensors and functions that yield blocks as a Source: a graph of one's own, from Python."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gnnsys.errors import InputDataError
+from gnnsys.ingestion.blocks import Blocks, MakeBlocks
 from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.values import as_array, rows_of_array
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import raw_bytes
-from gnnsys.storage.store import Store
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
 
 
-def native_dtype(dtype: np.dtype) -> np.dtype:
-    """The type that values of `dtype` are kept as: this machine's byte order, booleans as 0 and 1."""
-    return np.dtype(np.uint8) if dtype == np.bool_ else dtype.newbyteorder("=")
-
-
-def rows_of_array(array: np.ndarray) -> Rows:
-    """An (N, F) or (N,) array, in memory or mapped, any byte order and layout, as rows in native order."""
-    columns = array.shape[1] if array.ndim == 2 else 1
-    native = native_dtype(array.dtype)
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return np.ascontiguousarray(array[start:stop], dtype=native).reshape(stop - start, columns)
-
-    return Rows(len(array), columns, native, read)
-
-
 class ArraySource:
-    """A graph given as arrays.
+    """A graph given as arrays or tensors, in memory or mapped; they are read in blocks, never copied whole.
 
     Args:
-        src, dst: (E,) integers; edge i runs from `src[i]` to `dst[i]`.
-        num_nodes: N; None takes the largest id + 1.
-        x: (N, F) features. y: (N,) classes, -1 = unlabelled, or (N, T). splits: node ids by name.
+        edge_index: (2, E) integers, or a pair of (E,): edge i runs from `edge_index[0][i]` to `edge_index[1][i]`.
+        num_nodes: N; None takes the rows of `x` or `y`, without them the largest id + 1.
+        x: (N, F) features, or a function that yields blocks (n, F) of them in order. It is called more than once,
+            and must yield the same rows each time.
+        y: (N,) classes, -1 = unlabelled, or (N, T).
+        splits: by name node ids (n,), or a boolean mask (N,); a list of several such mappings for versions of them.
+
+    Raises:
+        InputDataError: shapes or types that are not these.
     """
 
     names: Names | None = None
@@ -51,30 +41,35 @@ class ArraySource:
 
     def __init__(
         self,
-        src: np.ndarray,
-        dst: np.ndarray,
+        edge_index: Any,
         num_nodes: int | None = None,
         *,
-        x: np.ndarray | None = None,
-        y: np.ndarray | None = None,
-        splits: Mapping[str, np.ndarray] | None = None,
+        x: Any | MakeBlocks = None,
+        y: Any = None,
+        splits: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self._src, self._dst = np.asarray(src), np.asarray(dst)
-        if self._src.shape != self._dst.shape or self._src.ndim != 1:
-            raise InputDataError("GS-IN-104", f"src has shape {self._src.shape}, dst {self._dst.shape}, expected (E,)")
-        for name, ids in (("src", self._src), ("dst", self._dst)):
-            if ids.size and ids.dtype.kind not in "iu":
-                raise InputDataError("GS-IN-104", f"{name} holds {ids.dtype}, expected integers")
-        if x is not None and np.ndim(x) != 2:
-            raise InputDataError("GS-IN-123", f"x has shape {np.shape(x)}, expected (N, F)")
-        rows = next((len(a) for a in (x, y) if a is not None), None)
-        self.num_nodes = rows if num_nodes is None else num_nodes
-        self.num_edges = len(self._src)
-        self.tables: Mapping[str, Rows] = {} if x is None else {"x": rows_of_array(np.asarray(x))}
-        self.labels: Rows | None = None if y is None else rows_of_array(np.asarray(y))
-        self.splits = [{name: np.asarray(ids) for name, ids in splits.items()}] if splits else []
-        given = {"src": src, "dst": dst, "x": x, "y": y, **{f"split:{k}": v for k, v in (splits or {}).items()}}
-        self._inputs = {name: _identity(np.asarray(a)) for name, a in given.items() if a is not None}
+        self._edges = _checked_edges(edge_index)
+        self.num_edges = len(self._edges[0])
+        given = {"src": _identity(self._edges[0]), "dst": _identity(self._edges[1])}
+        self.tables: Mapping[str, Rows] = {}
+        self.labels: Rows | None = None
+        if x is not None:
+            rows, given["x"] = rows_and_identity("x", x)
+            self.tables = {"x": rows}
+        if y is not None:
+            labels = as_array(y)
+            self.labels, given["y"] = rows_of_array(labels), _identity(labels)
+        lengths = [rows.num_rows for rows in (*self.tables.values(), self.labels) if rows is not None]
+        self.num_nodes = next(iter(lengths), None) if num_nodes is None else num_nodes
+        versions = [splits] if isinstance(splits, Mapping) else splits
+        self.splits = [
+            {name: ids_of(name, ids, self.num_nodes) for name, ids in version.items()}
+            for version in versions
+            if version
+        ]
+        for number, version in enumerate(self.splits):
+            given |= {f"split:{name}.{number}": _identity(ids) for name, ids in version.items()}
+        self._inputs = given
 
     def fingerprint(self) -> dict[str, Any]:
         return {"arrays": self._inputs, "nodes": self.num_nodes}
@@ -86,10 +81,57 @@ class ArraySource:
         """Nothing to unpack."""
 
     def edges(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._src[start:stop].astype(np.int64), self._dst[start:stop].astype(np.int64)
+        src, dst = self._edges
+        return src[start:stop].astype(np.int64), dst[start:stop].astype(np.int64)
 
     def edge_place(self, number: int) -> str:
         return f"edge {number}"
+
+
+def rows_and_identity(name: str, given: Any | MakeBlocks) -> tuple[Rows, list[Any]]:
+    """(N, F) values as rows, and what tells them from others.
+
+    Raises:
+        InputDataError: another shape, or blocks that do not fit together.
+    """
+    if callable(given):
+        blocks = Blocks(given, name)
+        return blocks.rows(), blocks.fingerprint()
+    if hasattr(given, "__next__"):
+        raise InputDataError(
+            "GS-IN-172",
+            f"{name} is an iterator, which can be read only once",
+            hint="Give the function that makes it: x=make_blocks, not x=make_blocks().",
+        )
+    array = as_array(given)
+    if array.ndim != 2:
+        raise InputDataError("GS-IN-123", f"{name} has shape {array.shape}, expected (N, F)")
+    return rows_of_array(array), _identity(array)
+
+
+def ids_of(name: str, given: Any, num_nodes: int | None) -> np.ndarray:
+    """The node ids of a split: (n,) as given, or those that a boolean mask (N,) marks.
+
+    Raises:
+        InputDataError: a mask of another length.
+    """
+    array = as_array(given)
+    if array.dtype != np.bool_:
+        return array
+    if array.ndim != 1 or len(array) != (num_nodes or len(array)):
+        raise InputDataError("GS-IN-173", f"split {name}: a mask of shape {array.shape}, expected ({num_nodes},)")
+    return np.flatnonzero(array)
+
+
+def _checked_edges(edge_index: Any) -> tuple[np.ndarray, np.ndarray]:
+    src, dst = (as_array(ids) for ids in edge_index) if len(edge_index) == 2 else (as_array(edge_index),) * 2
+    if len(edge_index) != 2 or src.shape != dst.shape or src.ndim != 1:
+        shapes = f"{src.shape} and {dst.shape}" if len(edge_index) == 2 else f"{src.shape}"
+        raise InputDataError("GS-IN-104", f"edge_index has shape {shapes}, expected (2, E)")
+    for name, ids in (("sources", src), ("destinations", dst)):
+        if ids.size and ids.dtype.kind not in "iu":
+            raise InputDataError("GS-IN-104", f"the {name} of edges are {ids.dtype}, expected integers")
+    return src, dst
 
 
 def _identity(array: np.ndarray) -> list[Any]:
@@ -97,20 +139,3 @@ def _identity(array: np.ndarray) -> list[Any]:
     if array.dtype.hasobject:
         raise InputDataError("GS-IN-111", f"holds {array.dtype}, expected plain booleans, integers or floats")
     return [array.dtype.str, list(array.shape), digest(raw_bytes(array))]
-
-
-def ingest_arrays(
-    out: str | Path,
-    src: np.ndarray,
-    dst: np.ndarray,
-    num_nodes: int | None = None,
-    *,
-    x: np.ndarray | None = None,
-    y: np.ndarray | None = None,
-    splits: Mapping[str, np.ndarray] | None = None,
-    **options: Any,
-) -> Store:
-    """Store in `out` of an ArraySource; `options` are those of `ingest`."""
-    from gnnsys.ingestion.build import ingest
-
-    return ingest(ArraySource(src, dst, num_nodes, x=x, y=y, splits=splits), out, **options)

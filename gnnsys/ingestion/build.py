@@ -56,7 +56,7 @@ def ingest(
 
     Args:
         source: `synthetic:powerlaw:nodes=..,edges=..`, `npz:FILE`, `edges:FILE`, `ogb:NAME[:ROOT]`, a
-            `torch_geometric.data.Data`, a scipy sparse matrix, or a Source.
+            `torch_geometric.data.Data`, a `DGLGraph`, a scipy sparse matrix, an `ArraySource`, or any other Source.
         memory: what this may grow by; decides how much is sorted at a time, never what is written.
         split: `given` (the default), `given:K`, `per-class:20/30` or `none`.
         split_seed: of a per-class split; 0 when None.

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gnnsys.errors import InputDataError
-from gnnsys.ingestion.arrays import rows_of_array
 from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.kernels import add_to_ends
 from gnnsys.ingestion.npy import map_raw
 from gnnsys.ingestion.source import Rows
+from gnnsys.ingestion.values import rows_of_array
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job

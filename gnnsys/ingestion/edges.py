@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnnsys.errors import InputDataError
-from gnnsys.ingestion.arrays import rows_of_array
 from gnnsys.ingestion.npy import map_npy
 from gnnsys.ingestion.source import Names, Rows
 from gnnsys.ingestion.text import EDGES, LABELS, line_of_row, parse_columns
+from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnnsys.errors import InputDataError
-from gnnsys.ingestion.arrays import rows_of_array
 from gnnsys.ingestion.npy import map_npy
 from gnnsys.ingestion.ogb_files import SPLIT_PICKLE, download_mag240m, require_files
 from gnnsys.ingestion.pickles import Pickled, read_pickle
 from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
 
 if TYPE_CHECKING:

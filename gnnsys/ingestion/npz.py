@@ -19,9 +19,9 @@ import numpy as np
 
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.archive import Archive
-from gnnsys.ingestion.arrays import rows_of_array
 from gnnsys.ingestion.kernels import add_rows, rows_of
 from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Graphs of other libraries, in memory, as a Source: `torch_geometric.data.Data` and square scipy sparse matrices."""
+"""Graphs of other libraries, in memory, as a Source: PyG's Data, DGL graphs and square scipy sparse matrices."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.arrays import ArraySource
+from gnnsys.ingestion.values import as_array
 
 _MASKS = {"train": "train_mask", "valid": "val_mask", "test": "test_mask"}
 
@@ -20,7 +20,8 @@ def source_of_object(given: Any) -> ArraySource:
 
     Args:
         given: a Data with `edge_index` and where it has them `x`, `y` and masks, (N,) or (N, K) for K versions of
-            the splits; or a scipy sparse matrix, row i and column j of which are an edge i -> j.
+            the splits; a DGLGraph with the same as `feat`, `label` and masks; or a scipy sparse matrix, row i and
+            column j of which are an edge i -> j.
 
     Raises:
         InputDataError: it is something else, or a part of it has another form.
@@ -34,12 +35,14 @@ def source_of_object(given: Any) -> ArraySource:
         )
     if "torch_geometric.Data" in names:
         return _of_data(given)
+    if "dgl.DGLGraph" in names:
+        return _of_dgl(given)
     if any(name.startswith("scipy.") for name in names) and hasattr(given, "tocoo"):
         return _of_matrix(given)
     raise InputDataError(
         "GS-IN-152",
         f"a {type(given).__module__}.{type(given).__qualname__} is no graph that can be read",
-        hint="Give a torch_geometric Data, a scipy sparse matrix, or the name of a source: npz:FILE.",
+        hint="Give a torch_geometric Data, a DGLGraph, a scipy sparse matrix, a gs.ArraySource, or a name: npz:FILE.",
     )
 
 
@@ -50,23 +53,29 @@ def _of_data(data: Any) -> ArraySource:
     for name in ("edge_weight", "edge_attr"):
         if getattr(data, name, None) is not None:
             warnings.warn(f"{name} is not kept: a Store has no values of edges", RuntimeWarning, stacklevel=4)
-    versions = _versions(data)
-    splits = {f"{name}.{k}": ids for k, version in enumerate(versions) for name, ids in version.items()}
-    x, y = (None if getattr(data, name, None) is None else _array(getattr(data, name)) for name in ("x", "y"))
-    src, dst = _array(edges)
-    source = ArraySource(src, dst, data.num_nodes, x=x, y=y, splits=splits)
-    source.splits = versions
-    return source
+    x, y = getattr(data, "x", None), getattr(data, "y", None)
+    return ArraySource(edges, data.num_nodes, x=x, y=y, splits=_versions(data.to_dict(), data.num_nodes))
 
 
-def _versions(data: Any) -> list[dict[str, np.ndarray]]:
-    masks: Mapping[str, np.ndarray] = {
-        split: np.atleast_2d(_array(getattr(data, name)).T)
-        for split, name in _MASKS.items()
-        if getattr(data, name, None) is not None
+def _of_dgl(graph: Any) -> ArraySource:
+    if not graph.is_homogeneous:
+        raise InputDataError(
+            "GS-IN-151",
+            f"the DGLGraph has {len(graph.ntypes)} types of nodes and {len(graph.etypes)} of edges, a Store one",
+            hint="Take one type of nodes and edges, or dgl.to_homogeneous(graph).",
+        )
+    data = graph.ndata
+    splits = _versions(data, graph.num_nodes())
+    return ArraySource(graph.edges(), graph.num_nodes(), x=data.get("feat"), y=data.get("label"), splits=splits)
+
+
+def _versions(given: Mapping[str, Any], num_nodes: int) -> list[dict[str, np.ndarray]]:
+    """Node ids by split for every version, from masks (N,) or (N, K) by their usual names."""
+    masks = {
+        split: np.atleast_2d(as_array(given[name]).T) for split, name in _MASKS.items() if given.get(name) is not None
     }
     shapes = {mask.shape for mask in masks.values()}
-    if len(shapes) > 1 or any(mask.dtype != np.bool_ or mask.shape[1] != data.num_nodes for mask in masks.values()):
+    if len(shapes) > 1 or any(mask.dtype != np.bool_ or mask.shape[1] != num_nodes for mask in masks.values()):
         raise InputDataError("GS-IN-154", f"masks {sorted(shapes)}, expected booleans (N,) or (N, K), all of one shape")
     count = next(iter(shapes))[0] if shapes else 0
     return [{split: np.flatnonzero(mask[k]) for split, mask in masks.items()} for k in range(count)]
@@ -76,12 +85,4 @@ def _of_matrix(matrix: Any) -> ArraySource:
     if matrix.shape[0] != matrix.shape[1]:
         raise InputDataError("GS-IN-155", f"the matrix has shape {matrix.shape}, expected a square")
     entries = matrix.tocoo()
-    return ArraySource(np.asarray(entries.row), np.asarray(entries.col), int(matrix.shape[0]))
-
-
-def _array(tensor: Any) -> np.ndarray:
-    """Its values; bfloat16, which numpy does not have, as float32, without loss."""
-    if isinstance(tensor, torch.Tensor):
-        found = tensor.detach().cpu()
-        return (found.float() if found.dtype == torch.bfloat16 else found).numpy()
-    return np.asarray(tensor)
+    return ArraySource((entries.row, entries.col), int(matrix.shape[0]))

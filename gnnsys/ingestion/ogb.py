@@ -15,12 +15,12 @@ import numpy as np
 
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.archive import Archive
-from gnnsys.ingestion.arrays import rows_of_array
 from gnnsys.ingestion.csv_rows import load_pandas, unpack_csv
 from gnnsys.ingestion.edge_means import edge_means
 from gnnsys.ingestion.ogb_files import LAYOUTS, SPLITS, download_node_set, node_files
 from gnnsys.ingestion.pickles import read_pickle
 from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
 
 if TYPE_CHECKING:

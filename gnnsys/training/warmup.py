@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gnnsys.budget import Budget
-from gnnsys.ingestion import ingest_arrays
+from gnnsys.ingestion import ArraySource, ingest
 from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import build
 from gnnsys.planning.calibrate import Speeds
@@ -36,7 +36,8 @@ def warm_up() -> None:
     optimizer = torch.optim.Adam(model.parameters())
     work = StepWork(model, NodeClassification(2), TrainConfig(), torch.device("cpu"))
     with tempfile.TemporaryDirectory(prefix="gnnsys-warm-up-") as folder:
-        store = ingest_arrays(Path(folder) / "store", ids, ids[::-1].copy(), 8, x=x, y=ids % 2, splits=splits)
+        source = ArraySource((ids, ids[::-1]), x=x, y=ids % 2, splits=splits)
+        store = ingest(source, Path(folder) / "store")
         packed = pack(store, Path(folder) / "pack", fanouts=[2, 2], batch_size=4, speeds=_ANY_SPEEDS)
         for rows in _ROWS:
             with Loader(packed, rows=rows) as loader:

@@ -17,8 +17,9 @@ from gnnsys.errors import (
     MemoryBudgetError,
     StoreBusyError,
 )
-from gnnsys.ingestion import ArraySource, ingest, ingest_arrays
+from gnnsys.ingestion import ArraySource, ingest
 from gnnsys.storage.stage import Stage
+from tests.graphs import ingest_arrays
 
 SRC, DST = np.array([0, 1, 2]), np.array([1, 2, 0])
 
@@ -68,7 +69,7 @@ def test_an_unknown_source_is_refused_with_the_choices(tmp_path: Path, source: s
 
 def test_ends_of_different_length_are_refused() -> None:
     with pytest.raises(InputDataError, match="GS-IN-104"):
-        ArraySource(np.zeros(3, dtype=int), np.zeros(2, dtype=int))
+        ArraySource((np.zeros(3, dtype=int), np.zeros(2, dtype=int)))
 
 
 def test_more_nodes_than_a_key_holds_are_refused(tmp_path: Path) -> None:

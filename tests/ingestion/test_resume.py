@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from gnnsys.errors import ConfigError, InputDataError
-from gnnsys.ingestion import ArraySource, ingest, ingest_arrays
+from gnnsys.ingestion import ArraySource, ingest
 from gnnsys.storage.store import Store
+from tests.graphs import ingest_arrays
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -100,7 +101,7 @@ def test_a_chain_of_kills_leaves_the_same_store(
 
 
 def test_a_finished_ingest_repeated_reads_no_edge(tmp_path: Path) -> None:
-    source = ArraySource(np.array([0, 1]), np.array([1, 0]))
+    source = ArraySource((np.array([0, 1]), np.array([1, 0])))
     first = ingest(source, tmp_path)
 
     def untouchable(*_: object) -> Any:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gnnsys.errors import ConfigError, InputDataError
-from gnnsys.ingestion import ingest_arrays
 from gnnsys.storage.store import Store
+from tests.graphs import ingest_arrays
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from gnnsys.errors import ConfigError, InputDataError
-from gnnsys.ingestion import ArraySource, ingest, ingest_arrays
+from gnnsys.ingestion import ArraySource, ingest
 from gnnsys.ingestion.splits import make_splits, parse_split
 from gnnsys.storage.store import Store
+from tests.graphs import ingest_arrays
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -30,7 +31,7 @@ def test_given_splits_are_stored_ascending(tmp_path: Path) -> None:
 
 def test_the_error_for_one_of_many_versions_names_a_way_out(tmp_path: Path) -> None:
     versions = [{"train": np.array([1])}, {"train": np.array([2])}]
-    source = ArraySource(NONE, NONE, N)
+    source = ArraySource((NONE, NONE), N)
     source.splits = versions
     with pytest.raises(ConfigError, match=r"no split named 'train'(?s:.*)--split given:0 .*--seeds train\.0"):
         ingest(source, tmp_path).split("train")

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnnsys.errors import CorruptStoreError, InputDataError
-from gnnsys.ingestion import ArraySource, ingest, ingest_arrays
+from gnnsys.ingestion import ArraySource, ingest
 from gnnsys.storage.store import Store
+from tests.graphs import ingest_arrays
 
 Edges = Callable[[Store], list[tuple[int, int]]]
 
@@ -200,7 +201,7 @@ def test_a_scratch_run_that_changed_is_noticed(tmp_path: Path) -> None:
             damaged.append(run)
 
     with pytest.raises(CorruptStoreError, match="GS-STORE-010"):
-        ingest(ArraySource(src, dst, 50), tmp_path, memory=256, progress=damage)
+        ingest(ArraySource((src, dst), 50), tmp_path, memory=256, progress=damage)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -212,7 +213,7 @@ def test_copies_of_a_loop_count_alike_in_any_memory(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_ids_that_are_not_integers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputDataError, match="GS-IN-104: dst holds float64"):
+    with pytest.raises(InputDataError, match="GS-IN-104: the destinations of edges are float64"):
         ingest_arrays(tmp_path, np.array([0]), np.array([1.7]), 3)
 
 

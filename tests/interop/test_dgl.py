@@ -28,6 +28,21 @@ for block, ours in zip(blocks, batch.blocks, strict=True):
     assert torch.equal(block.srcdata["_ID"][: ours.num_dst], block.dstdata["_ID"])
     into, sources = block.edges()[1], block.edges()[0]
     assert torch.equal(sources, ours.indices.long()) and torch.equal(into, ours.dst_index())
+import dgl
+graph = dgl.graph((store.graph.indices, np.repeat(np.arange(2000), np.diff(store.graph.indptr))), num_nodes=2000)
+graph.ndata["feat"] = torch.from_numpy(store.table().read(np.arange(2000)))
+graph.ndata["label"] = torch.from_numpy(np.array(store.labels()))
+graph.ndata["train_mask"] = torch.from_numpy(np.isin(np.arange(2000), store.split("train")))
+again = gs.ingest(graph, sys.argv[1] + "-dgl", memory="64MiB")
+ours, theirs = ({f.path: f.digest for f in s.manifest.files if f.path[-1] == "n"} for s in (store, again))
+assert theirs.items() <= ours.items() and len(theirs) == 5, theirs
+hetero = dgl.heterograph({("a", "b", "c"): ([0], [0])})
+try:
+    gs.ingest(hetero, sys.argv[1] + "-hetero")
+except gs.GnnsysError as error:
+    assert error.code == "GS-IN-151", error
+else:
+    raise AssertionError("several types were taken")
 assert torch.equal(blocks[0].srcdata["_ID"], batch.n_id) and torch.equal(blocks[-1].dstdata["_ID"], batch.seeds)
 """
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from gnnsys.batch import Batch
-from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.keys import derive, permutation
 from gnnsys.samplers.batches import seed_batches
 from gnnsys.samplers.sample import sample
@@ -27,6 +26,7 @@ from gnnsys.storage.packing import write_generation
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.store import Store
+from tests.graphs import ingest_arrays
 
 NODES, EDGES, CLASSES = 500, 4000, 3
 FANOUTS, BATCH, SEED = [4, 3], 24, 7

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.storage.store import Store
+from tests.graphs import ingest_arrays
 
 
 @pytest.fixture(autouse=True)

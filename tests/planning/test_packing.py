@@ -12,13 +12,13 @@ import pytest
 
 import gnnsys as gs
 from gnnsys.errors import ConfigError, DiskSpaceError, InputDataError, StoreBusyError
-from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.planning import packing
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.storage import placing
 from gnnsys.storage.lock import WriterLock
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.store import Store
+from tests.graphs import ingest_arrays
 
 SAMPLING: dict[str, Any] = {"fanouts": [4, 3], "batch_size": 32}
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 import gnnsys as gs
 from gnnsys.batch import Block, FoldedBlock
 from gnnsys.errors import ConfigError
-from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.models.fold import fold
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.storage.aggregates import HOWS
+from tests.graphs import ingest_arrays
 
 NODES, EDGES, COLUMNS, CLASSES = 700, 6000, 9, 4
 FANOUTS = [4, 3]

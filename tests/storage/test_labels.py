@@ -12,8 +12,8 @@ import pytest
 
 import gnnsys as gs
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
-from gnnsys.ingestion import ingest_arrays
 from gnnsys.storage.labels import known, labels_where
+from tests.graphs import ingest_arrays
 
 N, T = 60, 3
 

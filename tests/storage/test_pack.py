@@ -21,7 +21,6 @@ from gnnsys.errors import (
     InterruptedWorkError,
     VersionError,
 )
-from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.storage.direct import DirectFile, aligned_buffer
 from gnnsys.storage.files import PAGE
@@ -29,6 +28,7 @@ from gnnsys.storage.generation import Generation, rows_path
 from gnnsys.storage.hint import read_hint, resolve_store, write_hint
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.plan_file import plan_document, read_plan
+from tests.graphs import ingest_arrays
 
 SPEEDS = Speeds(read=1e9, write=5e8, random=5e4, copy=5e9)
 NODES = 600

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from gnnsys.budget import Budget
 from gnnsys.errors import ConfigError, CorruptStoreError, DiskSpaceError, InputDataError, MemoryBudgetError
-from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.samplers.sample import sample
 from gnnsys.storage import placing, scatter
 from gnnsys.storage.checksums import chunk_sum
@@ -27,6 +26,7 @@ from gnnsys.storage.pages import run_layout
 from gnnsys.storage.placing import place
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.store import Store
+from tests.graphs import ingest_arrays
 
 MIB = 1 << 20
 

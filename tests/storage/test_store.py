@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from gnnsys.errors import ConfigError, CorruptStoreError, GnnsysError, InputDataError
-from gnnsys.ingestion import ingest_arrays
 from gnnsys.storage.manifest import FileEntry, Manifest, read_manifest, write_manifest
 from gnnsys.storage.store import FORMAT, VERSION, Store, id_dtype, split_path
 from gnnsys.storage.writer import array_entry, write_array
+from tests.graphs import ingest_arrays
 
 N, E = 30, 200
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 import gnnsys as gs
 from gnnsys.batch import Batch
 from gnnsys.budget import Budget
-from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import build
 from gnnsys.samplers.seeds import Seeds
@@ -23,6 +22,7 @@ from gnnsys.training import evaluate as module
 from gnnsys.training.evaluate import EvaluationPlan, evaluate
 from gnnsys.training.inference import Inferred
 from gnnsys.training.metrics import Accuracy
+from tests.graphs import ingest_arrays
 
 NODES = 40
 SPLITS = {"train": np.arange(8), "valid": np.arange(8, 12), "test": np.arange(12, 20)}

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from gnnsys.batch import Batch, Block
 from gnnsys.budget import Budget, GrowthMeter
 from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
-from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.models.aggregate import aggregate
 from gnnsys.models.fold import fold
 from gnnsys.models.registry import NAMES, build
@@ -24,6 +23,7 @@ from gnnsys.training.inference import infer
 from gnnsys.training.layerwise import layerwise
 from gnnsys.training.memory import trim
 from gnnsys.training.streamed import StreamedBlock
+from tests.graphs import ingest_arrays
 
 N, WIDTH, CLASSES = 400, 12, 3
 AMPLE = 64 << 20

@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy, huber_loss
 import gnnsys as gs
 from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError
-from gnnsys.ingestion import ingest_arrays
 from gnnsys.training.run import train_from_config
+from tests.graphs import ingest_arrays
 
 N, T = 300, 4
 KINDS = {"multilabel": gs.MultilabelClassification, "regression": gs.NodeRegression}

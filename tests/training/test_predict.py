@@ -13,12 +13,12 @@ import torch
 import gnnsys as gs
 from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError, DiskSpaceError, InputDataError, MemoryBudgetError
-from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.models.registry import build
 from gnnsys.samplers.seeds import Seeds
 from gnnsys.storage import files
 from gnnsys.storage.store import Store
 from gnnsys.training.run import train_from_config
+from tests.graphs import ingest_arrays
 
 NODES, COLUMNS, CLASSES = 120, 5, 3
 OPTIONS: dict[str, Any] = {"hidden": 8, "epochs": 2, "memory": "512MiB", "threads": 1, "fanouts": [4, 3]}

@@ -27,13 +27,13 @@ from gnnsys.errors import (
     MemoryBudgetError,
     StoreBusyError,
 )
-from gnnsys.ingestion.arrays import ingest_arrays
 from gnnsys.models.registry import build
 from gnnsys.storage.lock import WriterLock
 from gnnsys.training.events import read_events
 from gnnsys.training.run import train_from_config
 from gnnsys.training.tensors import weights_digest
 from gnnsys.units import format_size, parse_size
+from tests.graphs import ingest_arrays
 
 NODES, COLUMNS, CLASSES = 160, 7, 3
 OPTIONS: dict[str, Any] = {"hidden": 8, "lr": 0.02, "epochs": 3, "dropout": 0.3, "memory": "512MiB", "threads": 1}
