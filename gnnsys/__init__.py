@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gnnsys.batch import Batch, Block
     from gnnsys.errors import GnnsysError
-    from gnnsys.ingestion import ArraySource, ingest
+    from gnnsys.ingestion import ArraySource, add, ingest
     from gnnsys.loading.loader import Loader
     from gnnsys.models.aggregate import aggregate
     from gnnsys.models.registry import build
@@ -49,6 +49,7 @@ _HOME = {
     "Seeds": "gnnsys.samplers.seeds",
     "Store": "gnnsys.storage.store",
     "Task": "gnnsys.training.tasks",
+    "add": "gnnsys.ingestion",
     "aggregate": "gnnsys.models.aggregate",
     "build": "gnnsys.models.registry",
     "ingest": "gnnsys.ingestion",
@@ -76,6 +77,7 @@ __all__ = [
     "Seeds",
     "Store",
     "Task",
+    "add",
     "aggregate",
     "build",
     "ingest",

@@ -33,6 +33,7 @@ from gnnsys.storage.pool import FORMAT, PARTS, VERSION, Pool
 from gnnsys.storage.pool_writer import PoolWriter
 from gnnsys.storage.scratch import ArrayMemory
 from gnnsys.storage.stage import Stage
+from gnnsys.storage.store import split_path
 from gnnsys.storage.threads import num_workers
 from gnnsys.units import parse_size
 
@@ -54,6 +55,7 @@ class SampledStore(SplitStore, Protocol):
     @property
     def graph(self) -> Topology: ...
     def labels(self) -> np.ndarray | None: ...
+    def is_added(self, path: str) -> bool: ...
 
 
 def sample(
@@ -103,7 +105,7 @@ def sample(
     budget.reserve(copied_bytes(weights), "edge weights")
     draw, weights_digest = make_draw(weights, replace, store.num_edges)
     parameters: dict[str, Any] = {
-        "seeds": seeds if isinstance(seeds, str) else found.digest,
+        "seeds": seeds if isinstance(seeds, str) and not store.is_added(split_path(seeds)) else found.digest,
         "fanouts": checked_fanouts(fanouts),
         "batch_size": batch_size,
         "seed": seed,

@@ -25,6 +25,7 @@ import numpy as np
 from gnnsys.budget import Budget
 from gnnsys.errors import CorruptStoreError, InputDataError
 from gnnsys.progress import Progress, silent
+from gnnsys.storage.additions import Part
 from gnnsys.storage.aggregates import FORMAT as AGGREGATES_FORMAT
 from gnnsys.storage.aggregates import KEEP_OWN
 from gnnsys.storage.aggregates import VERSION as AGGREGATES_VERSION
@@ -55,7 +56,7 @@ from gnnsys.storage.placing import IDS, Placement, place_all, placing_memory
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.scatter import Targets, scatter, scatter_memory
 from gnnsys.storage.stage import Stage
-from gnnsys.storage.store import Store, table_path
+from gnnsys.storage.store import Store
 from gnnsys.storage.table_direct import DirectTable
 from gnnsys.storage.threads import num_workers
 from gnnsys.storage.writer import SequentialWriter, read_array, write_array
@@ -118,7 +119,7 @@ def write_generation(
         StoreBusyError, DiskSpaceError, MemoryBudgetError, CorruptStoreError: as their names say.
     """
     threads, x = num_workers(workers), _features(store)
-    inputs = {"store": store.id, "pool": pool.digest, "x": x.digest}
+    inputs = {"store": store.id, "pool": pool.digest, "x": x.entry.digest}
     parameters = {"layout": layout, "cache_rows": cache_rows, "shard_bytes": shard_bytes}
     if folding is not None:
         parameters["aggregate"] = folding.how
@@ -152,13 +153,14 @@ class _Packing:
         stage: Stage,
         pool: Pool,
         store: Store,
-        x: FileEntry,
+        x: Part,
         memory: int,
         workers: int,
         shard_bytes: int,
         progress: Progress,
     ) -> None:
-        self._stage, self._pool, self._store, self._x = stage, pool, store, x
+        self._stage, self._pool, self._store = stage, pool, store
+        self._part, self._x = x, x.entry
         self._budget, self._workers, self._progress = Budget(memory), workers, progress
         self._row_bytes, self._shard_bytes = store.row_bytes(), shard_bytes
 
@@ -279,7 +281,7 @@ class _Packing:
             paths=[*(self._stage.folder / rows_path(i) for i in range(len(sizes))), self._scratch],
             sizes=[*sizes, len(nodes) * self._row_bytes],
         )
-        table = DirectTable(self._store.path, self._x, self._store.id)
+        table = DirectTable(self._part.folder, self._x, self._part.artefact_id)
         try:
             return scatter(self._stage, table, targets, self._budget, self._workers, self._progress)
         finally:
@@ -329,15 +331,15 @@ class _Packing:
         return replace(entry, dtype=self._x.dtype, shape=shape), sums
 
 
-def _features(store: Store) -> FileEntry:
-    entry = store.manifest.entry(table_path("x")) if "x" in store.table_names else None
-    if entry is None or entry.shape[1] == 0:
+def _features(store: Store) -> Part:
+    part = store.table_part("x") if "x" in store.table_names else None
+    if part is None or part.entry.shape[1] == 0:
         raise InputDataError(
             "GS-IN-303",
             f"{store.path}: has no features to pack",
             hint="Ingest it with features, or train with gnnsys train STORE.",
         )
-    return entry
+    return part
 
 
 def _covered(path: str, num_bytes: int, dtype: str, role: str, by: str) -> FileEntry:

@@ -4,8 +4,9 @@
     tables/<name>.bin                         rows, `x` holds the features
     labels/y.bin  splits/<name>.bin           classes or a matrix, see `storage.labels`; ids of each split
     names/bytes.bin  names/offsets.bin        ids in the source, when they were not 0 .. N-1
+    added/                                    tables and splits that came later, see `storage.additions`
 
-Opening reads only the manifest. Files are hashed against it the first time this object touches them.
+Opening reads only the manifests. Files are hashed against it the first time this object touches them.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
+from gnnsys.storage.additions import Part, parts_of, read_additions
 from gnnsys.storage.checksums import digest_file
 from gnnsys.storage.files import map_array, open_read
 from gnnsys.storage.labels import LabelKind, described
 from gnnsys.storage.manifest import FileEntry, Manifest, dtype_name, numpy_dtype, read_manifest
-from gnnsys.storage.tables import Table, open_table
+from gnnsys.storage.tables import Table, Verify, open_table
 from gnnsys.storage.writer import read_array
 
 FORMAT = "gnnsys-store"
@@ -76,14 +78,18 @@ class Store:
         self.manifest = manifest
         self._verified: set[str] = set()
         _check_shapes(path, manifest)
+        self.parts: dict[str, Part] = {}
+        added = read_additions(path, manifest.id, self.num_nodes, dtype_name(self.id_dtype))
+        for part in (*added, *parts_of(path, manifest)):
+            self.parts[part.entry.path] = part
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
-        """The Store in folder `path`; only its manifest is read.
+        """The Store in folder `path`; only its manifest, and those of what was added to it, are read.
 
         Raises:
             InputDataError: no finished Store is there.
-            CorruptStoreError: its manifest is damaged.
+            CorruptStoreError: a manifest is damaged.
             VersionError: a newer gnnsys wrote it.
         """
         path = Path(path)
@@ -135,11 +141,17 @@ class Store:
 
     @property
     def split_names(self) -> list[str]:
-        return list(self.manifest.counts["splits"])
+        """Those of the ingest in their order, then those that were added."""
+        own = list(self.manifest.counts["splits"])
+        return [*own, *(name for name in self._named("split") if name not in own)]
 
     @property
     def table_names(self) -> list[str]:
-        return [Path(f.path).stem for f in self.manifest.files if f.role == "table"]
+        return self._named("table")
+
+    def is_added(self, path: str) -> bool:
+        """File `path` was added to the Store later: its id says nothing of it."""
+        return self.parts[path].folder != self.path
 
     @cached_property
     def graph(self) -> Graph:
@@ -167,7 +179,8 @@ class Store:
             if f"{name}.0" in self.split_names:
                 hint = f"Choose a version: --split given:0 at ingest, or --seeds {name}.0 when sampling."
             raise ConfigError("GS-CFG-020", f"{self.path}: no split named {name!r}; there are: {have}", hint=hint)
-        return read_array(self.path, self.manifest.entry(split_path(name))).astype(np.int64)
+        part = self.parts[split_path(name)]
+        return read_array(part.folder, part.entry).astype(np.int64)
 
     @property
     def has_names(self) -> bool:
@@ -194,20 +207,40 @@ class Store:
         offsets, text = self._map(NAME_OFFSETS), self._map(NAME_BYTES)
         return [text[offsets[i] : offsets[i + 1]].tobytes().decode() for i in wanted]
 
-    def table(self, name: str = "x", backend: str = "mapped") -> Table:
-        """The rows of table `name`: `backend` is `mapped`, `direct` (O_DIRECT) or `memory`."""
-        return open_table(self.path, self._table_entry(name), self.id, backend)
+    def table(self, name: str = "x", backend: str = "mapped", verify: Verify = "first") -> Table:
+        """The rows of table `name`, see `storage.tables.open_table`.
+
+        Args:
+            backend: `mapped`, `direct` (O_DIRECT) or `memory`.
+            verify: when blocks are checked against their sums: `first`, `always` or `off`.
+
+        Raises:
+            ConfigError: there is no such table.
+        """
+        part = self.table_part(name)
+        return open_table(part.folder, part.entry, part.artefact_id, backend, verify)
+
+    def table_part(self, name: str) -> Part:
+        """The file that holds table `name`.
+
+        Raises:
+            ConfigError: there is no such table.
+        """
+        if name not in self.table_names:
+            have = ", ".join(self.table_names) or "none"
+            raise ConfigError("GS-CFG-021", f"{self.path}: no table named {name!r}; there are: {have}")
+        return self.parts[table_path(name)]
 
     def row_bytes(self, name: str = "x") -> int:
-        entry = self._table_entry(name)
+        entry = self.table_part(name).entry
         return entry.shape[1] * numpy_dtype(entry.dtype).itemsize
 
     def table_dtype(self, name: str = "x") -> str:
         """safetensors name of the type of a table's values: F32, F16, BF16, U8, ..."""
-        return self._table_entry(name).dtype
+        return self.table_part(name).entry.dtype
 
     def table_columns(self, name: str = "x") -> int:
-        return self._table_entry(name).shape[1]
+        return self.table_part(name).entry.shape[1]
 
     def verify(self, deep: bool = False) -> list[str]:
         """Problems found, one sentence each; empty when there are none. `deep` reads every byte again."""
@@ -215,11 +248,9 @@ class Store:
 
         return list(problems(self, deep))
 
-    def _table_entry(self, name: str) -> FileEntry:
-        if name not in self.table_names:
-            have = ", ".join(self.table_names) or "none"
-            raise ConfigError("GS-CFG-021", f"{self.path}: no table named {name!r}; there are: {have}")
-        return self.manifest.entry(table_path(name))
+    def _named(self, role: str) -> list[str]:
+        """Names of the tables or splits, in the order of their paths."""
+        return [Path(path).stem for path, part in sorted(self.parts.items()) if part.entry.role == role]
 
     def _map(self, path: str) -> np.ndarray:
         entry = self.manifest.entry(path)

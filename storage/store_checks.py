@@ -42,8 +42,8 @@ def problems(store: Store, deep: bool) -> Iterator[str]:
 
 
 def _broken_files(store: Store, deep: bool) -> Iterator[str]:
-    for entry in store.manifest.files:
-        path = store.path / entry.path
+    for part in store.parts.values():
+        entry, path = part.entry, part.path
         try:
             if deep or entry.role == "split":
                 check_digest(path, entry)
@@ -90,15 +90,17 @@ def _edge_problems(path: Path, indptr: np.ndarray, indices: np.ndarray) -> Itera
 
 
 def _split_problems(store: Store) -> Iterator[str]:
-    # Versions of a split (train.0, train.1) overlap each other; train.0 and valid.0 must be disjoint.
-    version_of = {name: name.partition(".")[2] for name in store.split_names}
+    # Versions of a split (train.0, train.1) overlap each other; train.0 and valid.0 must be disjoint. One that was
+    # added may hold any nodes.
+    added = {name for name in store.split_names if store.is_added(split_path(name))}
+    version_of = {name: f"added {name}" if name in added else name.partition(".")[2] for name in store.split_names}
     seen, version = np.zeros(store.num_nodes, dtype=bool), ""
     for name in sorted(store.split_names, key=version_of.__getitem__):
         if version_of[name] != version:
             version = version_of[name]
             seen[:] = False
-        path = store.path / split_path(name)
-        ids = read_array(store.path, store.manifest.entry(split_path(name)))
+        part = store.parts[split_path(name)]
+        path, ids = part.path, read_array(part.folder, part.entry)
         if len(ids) and (ids[0] < 0 or ids[-1] >= store.num_nodes or (np.diff(ids) <= 0).any()):
             yield f"{path}: ids are not ascending within [0, {store.num_nodes})"
             continue

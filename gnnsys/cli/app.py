@@ -19,6 +19,7 @@ def root(
 
 
 app.command("ingest")(data.ingest)
+app.command("add")(data.add)
 app.command("sample")(data.sample)
 app.command("plan")(data.plan)
 app.command("pack")(data.pack)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import gnnsys as gs
@@ -25,6 +26,8 @@ from gnnsys.cli.common import (
     refuse_sampling_options,
     sampling_options,
 )
+from gnnsys.errors import ConfigError
+from gnnsys.ingestion.npy import map_npy
 from gnnsys.models.fold import aggregates_input, foldable
 from gnnsys.models.registry import build
 from gnnsys.planning.plan import estimate
@@ -125,6 +128,43 @@ def ingest(
         f"splits {', '.join(made.split_names) or 'none'} ({time.perf_counter() - start:.1f} s)"
     )
     emit(result, text, as_json)
+
+
+def add(
+    store: Annotated[Path, typer.Argument(help="A Store.")],
+    table: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE.npy, rows (N, F); x gives features to a Store that has none.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE.npy, node ids or a boolean mask of all nodes.")
+    ] = None,
+    on_nan: Annotated[str, typer.Option(help="error | zero, for NaN and infinities in a table.")] = "error",
+    memory: Memory = "4GiB",
+    workers: Workers = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add tables and splits to a Store, without ingesting it again; both options may be given several times.
+
+    Example: gnnsys add stores/cora --table emb=emb.npy --split mine=ids.npy
+    """
+    tables, splits = (dict(_named_file(given) for given in several or ()) for several in (table, split))
+    if not tables and not splits:
+        raise ConfigError("GS-CFG-971", "there is nothing to add", hint="Give --table NAME=FILE.npy or --split.")
+    with progress(quiet or as_json) as report:
+        made = gs.add(
+            store, tables=tables, splits=splits, on_nan=on_nan, memory=memory, workers=workers, progress=report
+        )
+    names = {"tables": made.table_names, "splits": made.split_names}
+    text = "; ".join(f"{kind} {', '.join(found) or 'none'}" for kind, found in names.items())
+    emit({"store": str(store), **names}, f"{store}: {text}", as_json)
+
+
+def _named_file(given: str) -> tuple[str, np.ndarray]:
+    name, equals, file = given.partition("=")
+    if not equals or not name:
+        raise ConfigError("GS-CFG-971", f"{given!r} is not NAME=FILE.npy")
+    return name, map_npy(Path(file))
 
 
 def _labels(store: gs.Store) -> str:

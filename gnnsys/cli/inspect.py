@@ -47,7 +47,13 @@ def info(path: Target, as_json: Json = False) -> None:
     lines = [f"{path}: {kind} version {content.version}, {format_size(size)}", *_described(content)]
     if isinstance(opened, gs.Pack):
         lines += ["", "  its pool:", *_described(opened.pool.manifest), "", str(opened.plan)]
-    emit(result, "\n".join(lines), as_json)
+    if isinstance(opened, gs.Store):
+        added = [
+            part for part in opened.parts.values() if part.folder != opened.path and part.entry.role != "block_sums"
+        ]
+        result["added"] = [part.entry.path for part in added]
+        lines += ["  added" if added else "", *(_file_line(part.entry) for part in added)]
+    emit(result, "\n".join(line for line in lines if line), as_json)
     return None
 
 
@@ -57,8 +63,12 @@ def _described(content: manifest.Manifest) -> list[str]:
     for title in ("inputs", "parameters", "counts"):
         values = {key: value for key, value in getattr(content, title).items() if key != "generations"}
         lines += [f"  {title}" if values else "", *(f"    {key:<18} {value}" for key, value in values.items())]
-    files = [f"    {f.path:<28} {f.dtype:<5} {f.shape!s:<20} {format_size(f.size)}" for f in content.files]
+    files = [_file_line(entry) for entry in content.files]
     return [line for line in (*lines, "  files" if files else "", *files) if line]
+
+
+def _file_line(entry: manifest.FileEntry) -> str:
+    return f"    {entry.path:<28} {entry.dtype:<5} {entry.shape!s:<20} {format_size(entry.size)}"
 
 
 def verify(

@@ -50,7 +50,7 @@ class ArraySource:
     ) -> None:
         self._edges = _checked_edges(edge_index)
         self.num_edges = len(self._edges[0])
-        given = {"src": _identity(self._edges[0]), "dst": _identity(self._edges[1])}
+        given = {"src": identity(self._edges[0]), "dst": identity(self._edges[1])}
         self.tables: Mapping[str, Rows] = {}
         self.labels: Rows | None = None
         if x is not None:
@@ -58,7 +58,7 @@ class ArraySource:
             self.tables = {"x": rows}
         if y is not None:
             labels = as_array(y)
-            self.labels, given["y"] = rows_of_array(labels), _identity(labels)
+            self.labels, given["y"] = rows_of_array(labels), identity(labels)
         lengths = [rows.num_rows for rows in (*self.tables.values(), self.labels) if rows is not None]
         self.num_nodes = next(iter(lengths), None) if num_nodes is None else num_nodes
         versions = [splits] if isinstance(splits, Mapping) else splits
@@ -68,7 +68,7 @@ class ArraySource:
             if version
         ]
         for number, version in enumerate(self.splits):
-            given |= {f"split:{name}.{number}": _identity(ids) for name, ids in version.items()}
+            given |= {f"split:{name}.{number}": identity(ids) for name, ids in version.items()}
         self._inputs = given
 
     def fingerprint(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def rows_and_identity(name: str, given: Any | MakeBlocks) -> tuple[Rows, list[An
     array = as_array(given)
     if array.ndim != 2:
         raise InputDataError("GS-IN-123", f"{name} has shape {array.shape}, expected (N, F)")
-    return rows_of_array(array), _identity(array)
+    return rows_of_array(array), identity(array)
 
 
 def ids_of(name: str, given: Any, num_nodes: int | None) -> np.ndarray:
@@ -134,7 +134,7 @@ def _checked_edges(edge_index: Any) -> tuple[np.ndarray, np.ndarray]:
     return src, dst
 
 
-def _identity(array: np.ndarray) -> list[Any]:
+def identity(array: np.ndarray) -> list[Any]:
     """Type, shape and content: equal bytes of another type are another input."""
     if array.dtype.hasobject:
         raise InputDataError("GS-IN-111", f"holds {array.dtype}, expected plain booleans, integers or floats")

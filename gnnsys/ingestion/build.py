@@ -78,13 +78,13 @@ def ingest(
         InputDataError: the source is not valid.
         MemoryBudgetError, DiskSpaceError: it does not fit.
     """
-    budget = _budget(memory)
+    budget = ingest_budget(memory)
     threads = num_workers(workers)
     opened = open_source(source, features, labels)
     rule = parse_split(split, split_seed, allow_overlap)
-    _check_choice("normalize_features", normalize_features, ("none", "row"))
-    _check_choice("on_nan", on_nan, ("error", "zero"))
-    _check_choice("on_bad_edge", on_bad_edge, ("error", "drop"))
+    check_choice("normalize_features", normalize_features, ("none", "row"))
+    check_choice("on_nan", on_nan, ("error", "zero"))
+    check_choice("on_bad_edge", on_bad_edge, ("error", "drop"))
     check_kind(label_kind)
     kind = label_kind or opened.label_kind
     parameters = {
@@ -107,7 +107,12 @@ def ingest(
     return Store.open(folder)
 
 
-def _budget(memory: str | int) -> Budget:
+def ingest_budget(memory: str | int) -> Budget:
+    """The memory that an ingest may grow by.
+
+    Raises:
+        MemoryBudgetError: less than any needs.
+    """
     budget = Budget(parse_size(memory))
     if budget.total < MIN_MEMORY:
         raise MemoryBudgetError(
@@ -118,7 +123,8 @@ def _budget(memory: str | int) -> Budget:
     return budget
 
 
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ConfigError when `value` is none of `choices`."""
     if value not in choices:
         raise ConfigError("GS-CFG-100", f"{option} is {value!r}, expected {' or '.join(choices)}")
 

@@ -130,7 +130,9 @@ def _given(
         )
     out: dict[str, np.ndarray] = {}
     for number, version in enumerate(versions):
-        ordered = {name: _ascending(name, ids, num_given) for name, ids in version.items()}
+        for name in version:
+            check_name("split", name)
+        ordered = {name: ascending(name, ids, num_given) for name, ids in version.items()}
         if not rule.overlap:
             _refuse_overlap(ordered)
         for name, ids in ordered.items():
@@ -138,9 +140,18 @@ def _given(
     return out
 
 
-def _ascending(name: str, ids: np.ndarray, num_nodes: int) -> np.ndarray:
+def check_name(role: str, name: str) -> None:
+    """Raise InputDataError for the name of a split or a table that no file can have."""
     if not _NAME.fullmatch(name):
-        raise InputDataError("GS-IN-146", f"split {name!r}: a name is made of letters, digits and _ + = -")
+        raise InputDataError("GS-IN-146", f"{role} {name!r}: a name is made of letters, digits and _ + = -")
+
+
+def ascending(name: str, ids: np.ndarray, num_nodes: int) -> np.ndarray:
+    """The ids (n,) of split `name` in order, int64.
+
+    Raises:
+        InputDataError: not integers, outside of [0, num_nodes), or one of them twice.
+    """
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise InputDataError("GS-IN-147", f"split {name}: {ids.dtype} of shape {ids.shape}, expected node ids (n,)")
     ordered = np.sort(ids.astype(np.int64))

@@ -16,8 +16,8 @@ from gnnsys.storage.pack import FORMAT as PACK_FORMAT
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import FORMAT as POOL_FORMAT
 from gnnsys.storage.pool import VERIFY, Pool
-from gnnsys.storage.store import Store, table_path
-from gnnsys.storage.tables import Table, Verify, open_table
+from gnnsys.storage.store import Store
+from gnnsys.storage.tables import Table, Verify
 
 ROWS = ("auto", "packed", "direct", "mapped", "memory")
 _DIRECT_BYTES = 16 << 20  # staging of the direct table's reading threads
@@ -129,8 +129,8 @@ def _table(store: Store, name: str, backend: str, verify: Verify) -> RowSource:
         raise InputDataError(
             "GS-IN-406",
             f"{store.path}: has no table {name!r}; there are: {have}",
-            hint="Ingest again with features, or load batches without rows (with_x=False).",
+            hint="Add it (gnnsys add), or load batches without rows (with_x=False).",
         )
-    table: Table = open_table(store.path, store.manifest.entry(table_path(name)), store.id, backend, verify)
+    table: Table = store.table(name, backend, verify)
     held = {"memory": table.num_rows * table.row_bytes, "direct": _DIRECT_BYTES, "mapped": 0}[backend]
     return TableRows(table, held)

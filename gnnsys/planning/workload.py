@@ -9,7 +9,7 @@ import numpy as np
 from gnnsys.storage.aggregates import KEEP_OWN, sum_dtype
 from gnnsys.storage.manifest import numpy_dtype
 from gnnsys.storage.pool import Pool
-from gnnsys.storage.store import Store, table_path
+from gnnsys.storage.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Sizes:
 
     def folded(self, store: Store, how: str) -> Workload:
         """Of all hops but the outermost, which was folded: aggregates, and rows where the layer reads them."""
-        dtype = store.manifest.entry(table_path("x")).dtype
+        dtype = store.table_dtype()
         sum_bytes = store.table_columns() * numpy_dtype(sum_dtype(dtype, how)).itemsize
         row_bytes = store.row_bytes() if KEEP_OWN[how] else 0
         return self._workload(store, self.hops - 1, row_bytes, sum_bytes)

@@ -22,7 +22,7 @@ from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import Pool
-from gnnsys.storage.store import Store
+from gnnsys.storage.store import Store, table_path
 from gnnsys.training.chunk_feed import ChunkFeed
 from gnnsys.training.config import OF_NETWORK, TrainConfig
 from gnnsys.training.feed import Feed
@@ -197,6 +197,8 @@ def _decisive(
         assert graph is not None
         seeds = as_seeds(graph, task.seeds(graph, "train"))
         source = {"store": opened.id, "seeds": seeds.digest, "order": seeds.order}
+        if "x" in opened.table_names and opened.is_added(table_path("x")):
+            source["x"] = str(opened.table_part("x").entry.digest)
     else:
         pool = opened.pool if isinstance(opened, Pack) else opened
         source = {"pool": pool.id, "order": pool.order}

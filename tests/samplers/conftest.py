@@ -42,6 +42,9 @@ class MemoryStore:
     def labels(self) -> np.ndarray | None:
         return self.classes
 
+    def is_added(self, path: str) -> bool:
+        return False
+
     def split(self, name: str) -> np.ndarray:
         return self.splits[name]
 

@@ -1,0 +1,108 @@
+"""`add`: tables and splits for a Store that is finished, without ingesting it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gnnsys.errors import ConfigError, InputDataError
+from gnnsys.ingestion.arrays import identity, ids_of, rows_and_identity
+from gnnsys.ingestion.blocks import MakeBlocks
+from gnnsys.ingestion.build import check_choice, ingest_budget
+from gnnsys.ingestion.job import Job
+from gnnsys.ingestion.rows import write_table
+from gnnsys.ingestion.splits import ascending, check_name
+from gnnsys.progress import Progress, silent
+from gnnsys.storage.additions import FORMAT, VERSION, addition_folder
+from gnnsys.storage.files import require_free
+from gnnsys.storage.stage import Stage
+from gnnsys.storage.store import Store, split_path
+from gnnsys.storage.threads import num_workers
+from gnnsys.storage.writer import write_array
+
+
+def add(
+    store: Store | str | Path,
+    *,
+    tables: Mapping[str, Any | MakeBlocks] | None = None,
+    splits: Mapping[str, Any] | None = None,
+    memory: str | int = "4GiB",
+    on_nan: str = "error",
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Store:
+    """Add tables and splits to a Store; repeating the call continues an interrupted one. What is there stays as it is.
+
+    Args:
+        tables: by name (N, F) values, or a function that yields blocks of them, as for `ArraySource`. One named `x`
+            gives features to a Store that has none.
+        splits: by name node ids (n,), or a boolean mask (N,). They may share nodes with other splits.
+        memory, on_nan, workers: as for `ingest`.
+
+    Returns:
+        The Store, opened again.
+
+    Raises:
+        ConfigError: a name is taken.
+        InputDataError: values that do not fit the Store.
+        MemoryBudgetError, DiskSpaceError: it does not fit.
+    """
+    opened = store if isinstance(store, Store) else Store.open(store)
+    check_choice("on_nan", on_nan, ("error", "zero"))
+    adding = _Adding(opened, memory, num_workers(workers), progress)
+    for name, ids in (splits or {}).items():
+        adding.split(name, ids)
+    for name, given in (tables or {}).items():
+        adding.table(name, given, fill=on_nan == "zero")
+    return Store.open(opened.path)
+
+
+class _Adding:
+    """One call of `add`."""
+
+    def __init__(self, store: Store, memory: str | int, workers: int, progress: Progress) -> None:
+        self._store, self._memory, self._workers, self._progress = store, memory, workers, progress
+
+    def table(self, name: str, given: Any | MakeBlocks, *, fill: bool) -> None:
+        self._refuse_taken("table", name)
+        rows, values = rows_and_identity(name, given)
+        if rows.num_rows != self._store.num_nodes:
+            raise InputDataError(
+                "GS-IN-122", f"{name} has {rows.num_rows} rows for {self._store.num_nodes} nodes", hint="One per node."
+            )
+        with self._stage("table", name, values, on_nan="zero" if fill else "error") as stage:
+            if stage.finished is None:
+                job = Job(stage, ingest_budget(self._memory), self._workers, self._progress)
+                require_free(stage.folder, rows.num_rows * rows.columns * rows.dtype.itemsize, f"table {name}")
+                entries, zeroed = write_table(job, name, rows, normalize=False, fill=fill)
+                stage.commit(counts={"zeroed_rows": zeroed}, files=entries)
+
+    def split(self, name: str, given: Any) -> None:
+        self._refuse_taken("split", name)
+        ids = ascending(name, ids_of(name, given, self._store.num_nodes), self._store.num_nodes)
+        if not len(ids):
+            raise InputDataError("GS-IN-143", f"split {name} is empty")
+        with self._stage("split", name, identity(ids)) as stage:
+            if stage.finished is None:
+                entry = write_array(stage.folder, split_path(name), ids.astype(self._store.id_dtype), "split")
+                stage.commit(counts={}, files=(entry,))
+
+    def _stage(self, role: str, name: str, values: list[Any], **parameters: str) -> Stage:
+        return Stage(
+            addition_folder(self._store.path, role, name),
+            FORMAT,
+            VERSION,
+            inputs={"store": self._store.id, "values": values},
+            parameters={"role": role, "name": name, **parameters},
+            parts=("tables", "splits"),
+        )
+
+    def _refuse_taken(self, role: str, name: str) -> None:
+        check_name(role, name)
+        if any(entry.path == f"{role}s/{name}.bin" for entry in self._store.manifest.files):
+            raise ConfigError(
+                "GS-CFG-970",
+                f"{self._store.path}: has a {role} named {name!r} from its ingest",
+                hint="Parts of a Store never change. Choose another name.",
+            )

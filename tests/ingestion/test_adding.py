@@ -1,0 +1,152 @@
+"""Tables and splits added to a finished Store: read like its own, and nothing of it changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gnnsys as gs
+from gnnsys.cli.app import app
+from gnnsys.cli.inspect import problems_of
+from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
+from tests.graphs import ingest_arrays
+
+N = 200
+RNG = np.random.default_rng(0)
+SRC, DST = RNG.integers(0, N, (2, 1500))
+X = RNG.standard_normal((N, 6)).astype(np.float32)
+EMB = RNG.standard_normal((N, 3)).astype(np.float16)
+Y = RNG.integers(0, 3, N)
+MINE = RNG.permutation(N)[:30]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> gs.Store:
+    return ingest_arrays(tmp_path / "store", SRC, DST, N, x=X, y=Y, splits={"train": np.arange(50)})
+
+
+def test_what_is_added_is_read_like_what_was_ingested(store: gs.Store) -> None:
+    files = {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
+    more = gs.add(store, tables={"emb": EMB}, splits={"mine": MINE})
+    assert (more.id, more.digest) == (store.id, store.digest)
+    assert (more.table_names, more.split_names) == (["emb", "x"], ["train", "mine"])
+    for backend in ("mapped", "direct", "memory"):
+        assert np.array_equal(more.table("emb", backend).read(np.arange(N)), EMB)
+    assert np.array_equal(more.split("mine"), np.sort(MINE))
+    with gs.Loader(more, seeds="mine", fanouts=[3], batch_size=8, tables=("x", "emb")) as loader:
+        for batch in loader:
+            assert isinstance(batch.x, dict)
+            assert np.array_equal(batch.x["x"].numpy(), X[batch.n_id])
+            assert np.array_equal(batch.x["emb"].numpy(), EMB[batch.n_id])
+    assert problems_of(store.path, deep=True) == []
+    assert files.items() <= {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}.items()
+
+
+def test_the_same_again_does_nothing_and_something_else_is_refused(store: gs.Store) -> None:
+    gs.add(store, splits={"mine": MINE}, tables={"emb": EMB})
+    mask = np.isin(np.arange(N), MINE)
+    gs.add(store, splits={"mine": mask}, tables={"emb": lambda: [EMB[:7], EMB[7:]]})
+    with pytest.raises(ConfigError, match="GS-CFG-010"):
+        gs.add(store, splits={"mine": MINE[1:]})
+    with pytest.raises(ConfigError, match="GS-CFG-970"):
+        gs.add(store, tables={"x": X})
+    with pytest.raises(ConfigError, match="GS-CFG-970"):
+        gs.add(store, splits={"train": MINE})
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"tables": {"emb": EMB[1:]}}, "GS-IN-122"),
+        ({"tables": {"emb": EMB[:, 0]}}, "GS-IN-123"),
+        ({"tables": {"emb": Y[:, None]}}, "GS-IN-121"),
+        ({"tables": {"../emb": EMB}}, "GS-IN-146"),
+        ({"splits": {"mine": [0, N]}}, "GS-IN-140"),
+        ({"splits": {"mine": [0, 0]}}, "GS-IN-141"),
+        ({"splits": {"mine": np.zeros(N, dtype=bool)}}, "GS-IN-143"),
+    ],
+)
+def test_what_does_not_fit_is_refused(given: dict[str, object], code: str, store: gs.Store) -> None:
+    with pytest.raises(InputDataError, match=code):
+        gs.add(store, **given)
+    assert gs.Store.open(store.path).table_names == ["x"]
+
+
+def test_features_that_were_added_are_packed_and_trained_on(tmp_path: Path, store: gs.Store) -> None:
+    plain = ingest_arrays(tmp_path / "plain", SRC, DST, N, y=Y, splits={"train": np.arange(50)})
+    rows = gs.add(plain, tables={"x": X})
+    batches = []
+    for given, name in ((rows, "added"), (store, "ingested")):
+        made = gs.pack(given, tmp_path / name, fanouts=[4, 2], batch_size=16, layout="packed")
+        with gs.Loader(made) as loader:
+            batches.append([batch.x.numpy().tobytes() for batch in loader])
+    assert batches[0] == batches[1]
+    model = gs.build("sage", in_channels=6, hidden_channels=8, num_layers=2, out_channels=3)
+    with gs.Loader(rows, fanouts=[4, 2], batch_size=16) as loader:
+        run = gs.train(model, loader, task=gs.NodeClassification(3), epochs=1, out=tmp_path / "run")
+    assert run.metrics.keys() == {"train"}
+
+
+def test_a_pool_of_an_added_split_is_told_by_its_nodes(tmp_path: Path, store: gs.Store) -> None:
+    first = gs.sample(gs.add(store, splits={"mine": MINE}), tmp_path / "first", seeds="mine", fanouts=[2])
+    shutil.rmtree(store.path / "added")
+    other = gs.sample(gs.add(store, splits={"mine": MINE[3:]}), tmp_path / "other", seeds="mine", fanouts=[2])
+    assert first.id != other.id
+    assert np.array_equal(np.sort(first.seed_ids()), np.sort(MINE))
+
+
+def test_an_unfinished_addition_is_not_seen_and_continues(store: gs.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gnnsys.ingestion.job.MAX_UNIT_BYTES", 256)
+    monkeypatch.setattr("gnnsys.ingestion.job.MAX_BLOCK_BYTES", 64)
+
+    def stop(_what: str, done: float, _of: float) -> None:
+        if done > N // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gs.add(store, tables={"emb": EMB}, progress=stop)
+    assert gs.Store.open(store.path).table_names == ["x"]
+    assert np.array_equal(gs.add(store, tables={"emb": EMB}).table("emb").read(np.arange(N)), EMB)
+    assert list(store.path.rglob(".work")) == []
+
+
+@pytest.mark.parametrize("file", ["tables/emb.bin", "tables/emb.bin.xxh", "manifest.json"])
+def test_damage_is_found(file: str, store: gs.Store) -> None:
+    gs.add(store, tables={"emb": EMB})
+    path = store.path / "added" / "table-emb" / file
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    try:
+        found = problems_of(store.path, deep=True)
+    except CorruptStoreError as error:
+        found = [str(error)]
+    assert any("table-emb" in problem for problem in found)
+
+
+def test_an_addition_of_another_store_is_refused(tmp_path: Path, store: gs.Store) -> None:
+    other = ingest_arrays(tmp_path / "other", DST, SRC, N, x=X)
+    gs.add(other, tables={"emb": EMB})
+    shutil.copytree(other.path / "added", store.path / "added")
+    with pytest.raises(CorruptStoreError, match=r"GS-STORE-012.*another Store"):
+        gs.Store.open(store.path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, list[str]]:
+    app([*arguments, "--json"], standalone_mode=False)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_from_the_command_line(store: gs.Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "emb.npy", EMB)
+    np.save(tmp_path / "mine.npy", MINE)
+    given = ["--table", f"emb={tmp_path / 'emb.npy'}", "--split", f"mine={tmp_path / 'mine.npy'}"]
+    assert run(capsys, "add", str(store.path), *given)["tables"] == ["emb", "x"]
+    assert run(capsys, "info", str(store.path))["added"] == ["splits/mine.bin", "tables/emb.bin"]
+    for wrong in ([], ["--table", "emb.npy"]):
+        with pytest.raises(ConfigError, match="GS-CFG-971"):
+            run(capsys, "add", str(store.path), *wrong)
