@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from gnnsys.errors import ConfigError
+from gnnsys.ingestion.npy import map_npy
 from gnnsys.progress import Progress, silent
 
 Memory = Annotated[str, typer.Option(help="Memory the command may grow by, e.g. 2GiB.")]
@@ -25,7 +27,10 @@ Fanouts = Annotated[
     str | None, typer.Option(help="Neighbours per hop, seed side first; -1 takes all; 10,5 when not given.")
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Seeds per batch; 1024 when not given.")]
-Split = Annotated[str | None, typer.Option("--seeds", help="Split whose nodes are the seeds; train when not given.")]
+Split = Annotated[
+    str | None,
+    typer.Option("--seeds", help="Split whose nodes are the seeds, or FILE.npy of node ids; train when not given."),
+]
 StorePath = Annotated[str | None, typer.Option("--store", help="Where the Store is now, when it has moved.")]
 
 _LINE_EVERY_S = 10.0
@@ -61,9 +66,14 @@ def sampling_options(
     return {
         "fanouts": parse_fanouts("10,5" if fanouts is None else fanouts),
         "batch_size": 1024 if batch_size is None else batch_size,
-        "seeds": "train" if seeds is None else seeds,
+        "seeds": _seeds("train" if seeds is None else seeds),
         "seed": 0 if seed is None else seed,
     }
+
+
+def _seeds(given: str) -> str | np.ndarray:
+    """Name of a split, which never ends in .npy, or the ids in a file."""
+    return map_npy(Path(given)) if given.endswith(".npy") else given
 
 
 def refuse_sampling_options(source: Path, **given: object) -> None:

@@ -76,7 +76,13 @@ def ingest(
         bool, typer.Option("--no-self-loops", help="Leave out edges from a node to itself.")
     ] = False,
     normalize_features: Annotated[str, typer.Option(help="none | row (rows sum to 1)")] = "none",
-    features: Annotated[Path | None, typer.Option(help=f"With edges:FILE, an (N, F) .npy file. {_ROW_OF_NODE}")] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help=f"With edges:FILE, an (N, F) .npy file. {_ROW_OF_NODE} For graphs without features: degree | "
+            "random:COLUMNS[:SEED]."
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help=f"With edges:FILE, a .npy or one-column text file of labels. {_ROW_OF_NODE}"),

@@ -11,6 +11,7 @@ from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.ingestion.components import keep_largest_component
 from gnnsys.ingestion.job import Job
 from gnnsys.ingestion.labels import WrittenLabels, check_kind, write_labels
+from gnnsys.ingestion.made_rows import MadeFeatures, made_features
 from gnnsys.ingestion.names import write_names
 from gnnsys.ingestion.open import open_source
 from gnnsys.ingestion.rows import selected_rows, write_table
@@ -66,7 +67,8 @@ def ingest(
         dedup: keep one of parallel edges; no_self_loops: leave out edges from a node to itself. Both are counted.
         normalize_features: `row` divides every row of `x` by its sum.
         features, labels: files beside `edges:FILE`, a row per node; where ids are names, row i is that of the i-th
-            name in order of first appearance (`Store.names` gives them).
+            name in order of first appearance (`Store.names` gives them). For any source without features they can be
+            made: `degree` (the in-degree) or `random:COLUMNS[:SEED]` (noise of variance 1).
         label_kind: `class`, `multilabel` (0 or 1 in every column) or `regression` (numbers); when None, one column
             holds classes and several are multilabel.
         workers: threads; default the processors this process may use.
@@ -80,7 +82,8 @@ def ingest(
     """
     budget = ingest_budget(memory)
     threads = num_workers(workers)
-    opened = open_source(source, features, labels)
+    made = made_features(features)
+    opened = open_source(source, None if made else features, labels)
     rule = parse_split(split, split_seed, allow_overlap)
     check_choice("normalize_features", normalize_features, ("none", "row"))
     check_choice("on_nan", on_nan, ("error", "zero"))
@@ -98,12 +101,13 @@ def ingest(
         "on_nan": on_nan,
         "on_bad_edge": on_bad_edge,
         **({} if label_kind in (None, "class") else {"label_kind": label_kind}),
+        **({} if made is None else {"features": made.parameter}),
     }
     folder = Path(out)
     inputs = opened.fingerprint()
     with Stage(folder, FORMAT, VERSION, inputs=inputs, parameters=parameters, parts=PARTS) as stage:
         if stage.finished is None:
-            _build(Job(stage, budget, threads, progress), opened, rule, parameters, kind)
+            _build(Job(stage, budget, threads, progress), opened, rule, parameters, kind, made)
     return Store.open(folder)
 
 
@@ -129,12 +133,23 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError("GS-CFG-100", f"{option} is {value!r}, expected {' or '.join(choices)}")
 
 
-def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, Any], label_kind: str | None) -> None:
+def _build(
+    job: Job,
+    source: Source,
+    rule: SplitRule,
+    parameters: Mapping[str, Any],
+    label_kind: str | None,
+    made: MadeFeatures | None,
+) -> None:
     require_free(job.stage.folder, source.input_bytes(), "unpacking the input")
     source.prepare(job)
-    _refuse_changes_of_nothing(source, parameters)
+    if made is None:
+        _refuse_changes_of_nothing(source, parameters)
+    elif "x" in source.tables:
+        raise ConfigError("GS-CFG-972", f"--features {made.parameter}: the source has features", hint="Leave it out.")
     undirected, renumbered = bool(parameters["undirected"]), bool(parameters["largest_component"])
-    _require_disk(job, source, source.num_nodes or 0, undirected, renumbered)
+    made_bytes = 0 if made is None else 4 * made.columns
+    _require_disk(job, source, source.num_nodes or 0, undirected, renumbered, made_bytes)
     runs = sort_edges(
         job,
         source,
@@ -144,7 +159,7 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
     )
     num_given = _num_nodes(source, runs)
     if source.num_nodes is None:
-        _require_disk(job, source, num_given, undirected, renumbered)
+        _require_disk(job, source, num_given, undirected, renumbered, made_bytes)
     num_nodes, kept = num_given, None
     if renumbered:
         runs, kept = keep_largest_component(job, runs, num_given)
@@ -153,10 +168,13 @@ def _build(job: Job, source: Source, rule: SplitRule, parameters: Mapping[str, A
     graph, totals = write_topology(job, runs, num_nodes, unique=unique)
     files = [*graph]
     zeroed_rows = 0
-    for name, rows in source.tables.items():
+    tables = {name: selected_rows(rows, kept) for name, rows in source.tables.items()}
+    if made is not None:
+        tables["x"] = made.rows(job.stage.folder, num_nodes)
+    for name, rows in tables.items():
         normalize = name == "x" and parameters["normalize_features"] == "row"
         fill = name == "x" and parameters["on_nan"] == "zero"
-        entries, zeroed = write_table(job, name, selected_rows(rows, kept), normalize=normalize, fill=fill)
+        entries, zeroed = write_table(job, name, rows, normalize=normalize, fill=fill)
         files += entries
         zeroed_rows += zeroed
     found = WrittenLabels()
@@ -200,13 +218,21 @@ def _refuse_changes_of_nothing(source: Source, parameters: Mapping[str, Any]) ->
             )
 
 
-def _require_disk(job: Job, source: Source, num_nodes: int, undirected: bool, renumbered: bool) -> None:
-    """Refuse before the work when the volume cannot hold scratch and result with 5 % to spare."""
+def _require_disk(
+    job: Job, source: Source, num_nodes: int, undirected: bool, renumbered: bool, made_bytes: int
+) -> None:
+    """Refuse before the work when the volume cannot hold scratch and result, of which `made_bytes` per node are made
+    features, with 5 % to spare."""
     num_keys = source.num_edges * (2 if undirected else 1)
     rows = [*source.tables.values(), *([source.labels] if source.labels else [])]
     row_bytes = sum(r.num_rows * r.columns * max(r.dtype.itemsize, 4) for r in rows)
     # Runs and topology; a second set of runs, node numbers, node ids and those as text when nodes are renumbered.
-    needed = 2 * 8 * num_keys + 8 * num_nodes + row_bytes + (8 * num_keys + 34 * num_nodes if renumbered else 0)
+    needed = (
+        2 * 8 * num_keys
+        + (8 + made_bytes) * num_nodes
+        + row_bytes
+        + (8 * num_keys + 34 * num_nodes if renumbered else 0)
+    )
     unpacked = ("member-", "columns-", "name")
     held = sum(
         path.stat().st_size

@@ -150,3 +150,10 @@ def test_from_the_command_line(store: gs.Store, tmp_path: Path, capsys: pytest.C
     for wrong in ([], ["--table", "emb.npy"]):
         with pytest.raises(ConfigError, match="GS-CFG-971"):
             run(capsys, "add", str(store.path), *wrong)
+
+
+def test_seeds_may_be_a_file_of_ids(store: gs.Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "mine.npy", MINE)
+    given = [str(store.path), str(tmp_path / "pool"), "--seeds", str(tmp_path / "mine.npy"), "--fanouts", "3"]
+    assert run(capsys, "sample", *given)["batches"] == 1
+    assert np.array_equal(np.sort(gs.Pool.open(tmp_path / "pool").seed_ids()), np.sort(MINE))
