@@ -1,6 +1,7 @@
 """Store: open a graph on disk (topology, tables, labels, splits) and hand out verified read-only views of it.
 
     graph/indptr.bin  graph/indices.bin       in-edges by destination, sources ascending
+    graph/weights.bin                         of the edges, in the order of indices, when they have any
     tables/<name>.bin                         rows, `x` holds the features
     labels/y.bin  splits/<name>.bin           classes or a matrix, see `storage.labels`; ids of each split
     names/bytes.bin  names/offsets.bin        ids in the source, when they were not 0 .. N-1
@@ -32,6 +33,7 @@ FORMAT = "gnnsys-store"
 VERSION = 1
 
 INDPTR, INDICES, LABELS = "graph/indptr.bin", "graph/indices.bin", "labels/y.bin"
+WEIGHTS = "graph/weights.bin"
 NAME_BYTES, NAME_OFFSETS = "names/bytes.bin", "names/offsets.bin"
 PARTS = ("graph", "tables", "labels", "splits", "names")
 """Folders of a Store."""
@@ -162,6 +164,13 @@ class Store:
         """
         return Graph(self._map(INDPTR), self._map(INDICES))
 
+    def edge_weights(self) -> np.ndarray | None:
+        """(E,) float32 weight of every edge in the order of `graph.indices`, mapped; None when the Store has none.
+
+        Sampling can draw by them (`weights=store.edge_weights()`); layers count every edge that was drawn once.
+        """
+        return self._map(WEIGHTS) if self.manifest.has(WEIGHTS) else None
+
     def labels(self) -> np.ndarray | None:
         """(N,) int64 class of every node, -1 = unlabelled, or an (N, T) float32 matrix, NaN = unlabelled; mapped. None
         when the Store has no labels."""
@@ -281,11 +290,12 @@ def _check_shapes(path: Path, manifest: Manifest) -> None:
     """The counts and the shapes of the files must tell one story before any of them sizes an array."""
     try:
         counts = {key: int(manifest.counts[key]) for key in ("nodes", "edges", "classes", "max_degree")}
-        expected: dict[str, tuple[int, ...]] = {INDPTR: (counts["nodes"] + 1,), INDICES: (counts["edges"],)}
+        edges = (counts["edges"],)
+        expected: dict[str, tuple[int, ...]] = {INDPTR: (counts["nodes"] + 1,), INDICES: edges, WEIGHTS: edges}
         expected |= {split_path(name): manifest.entry(split_path(name)).shape for name in manifest.counts["splits"]}
         ids = dtype_name(id_dtype(counts["nodes"]))
         columns = described(manifest.counts)[1]
-        dtypes = {INDPTR: "I64", INDICES: ids, LABELS: "F32" if columns else "I64"}
+        dtypes = {INDPTR: "I64", INDICES: ids, WEIGHTS: "F32", LABELS: "F32" if columns else "I64"}
         dtypes |= {split_path(name): ids for name in manifest.counts["splits"]}
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptStoreError("GS-STORE-001", f"{path}: the manifest lacks {error}") from error

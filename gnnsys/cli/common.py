@@ -16,6 +16,7 @@ import typer
 from gnnsys.errors import ConfigError
 from gnnsys.ingestion.npy import map_npy
 from gnnsys.progress import Progress, silent
+from gnnsys.storage.store import Store
 
 Memory = Annotated[str, typer.Option(help="Memory the command may grow by, e.g. 2GiB.")]
 Disk = Annotated[str | None, typer.Option(help="Disk the pack may take, e.g. 40GiB; free space when not given.")]
@@ -30,6 +31,9 @@ BatchSize = Annotated[int | None, typer.Option(help="Seeds per batch; 1024 when 
 Split = Annotated[
     str | None,
     typer.Option("--seeds", help="Split whose nodes are the seeds, or FILE.npy of node ids; train when not given."),
+]
+Weighted = Annotated[
+    bool, typer.Option("--weighted", help="Draw neighbours in proportion to the edge weights of the Store.")
 ]
 StorePath = Annotated[str | None, typer.Option("--store", help="Where the Store is now, when it has moved.")]
 
@@ -74,6 +78,22 @@ def sampling_options(
 def _seeds(given: str) -> str | np.ndarray:
     """Name of a split, which never ends in .npy, or the ids in a file."""
     return map_npy(Path(given)) if given.endswith(".npy") else given
+
+
+def edge_weights(store: Store, weighted: bool) -> np.ndarray | None:
+    """What neighbours are drawn by: None for uniformly.
+
+    Raises:
+        ConfigError: by weight, from a Store without any.
+    """
+    found = store.edge_weights() if weighted else None
+    if weighted and found is None:
+        raise ConfigError(
+            "GS-CFG-973",
+            f"{store.path}: the edges have no weights",
+            hint="Leave out --weighted, or ingest with weights.",
+        )
+    return found
 
 
 def refuse_sampling_options(source: Path, **given: object) -> None:

@@ -20,7 +20,9 @@ from gnnsys.cli.common import (
     Seed,
     Split,
     StorePath,
+    Weighted,
     Workers,
+    edge_weights,
     emit,
     progress,
     refuse_sampling_options,
@@ -186,6 +188,7 @@ def sample(
     batch_size: BatchSize = None,
     seeds: Split = None,
     seed: Seed = None,
+    weighted: Weighted = False,
     replace: Annotated[bool, typer.Option("--replace", help="Draw neighbours with replacement.")] = False,
     memory: Memory = "4GiB",
     workers: Workers = None,
@@ -197,10 +200,12 @@ def sample(
     Example: gnnsys sample stores/cora pools/cora --fanouts 10,5 --batch-size 64
     """
     with progress(quiet or as_json) as report:
+        opened = gs.Store.open(store)
         made = gs.sample(
-            gs.Store.open(store),
+            opened,
             out,
             **sampling_options(fanouts, batch_size, seeds, seed),
+            weights=edge_weights(opened, weighted),
             replace=replace,
             memory=parse_size(memory),
             workers=workers,
@@ -217,6 +222,7 @@ def plan(
     batch_size: BatchSize = None,
     seeds: Split = None,
     seed: Seed = None,
+    weighted: Weighted = False,
     memory: Memory = "4GiB",
     disk: Disk = None,
     epochs: Epochs = 10,
@@ -237,14 +243,17 @@ def plan(
         "layout": layout,
     }
     if _kind(source) == pool.FORMAT:
-        refuse_sampling_options(source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed)
+        refuse_sampling_options(
+            source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed, weighted=weighted or None
+        )
         opened = gs.Pool.open(source)
         options["aggregate"] = _aggregate(model, dropout, opened.hops, layout)
         made = gs.plan(opened, gs.Store.open(store) if store else None, **options)
     else:
         sampling = sampling_options(fanouts, batch_size, seeds, seed)
         options["aggregate"] = _aggregate(model, dropout, len(sampling["fanouts"]), layout)
-        made = estimate(gs.Store.open(source), **sampling, **options)
+        graph = gs.Store.open(source)
+        made = estimate(graph, weights=edge_weights(graph, weighted), **sampling, **options)
     emit(made.to_json(), str(made), as_json)
 
 
@@ -255,6 +264,7 @@ def pack(
     batch_size: BatchSize = None,
     seeds: Split = None,
     seed: Seed = None,
+    weighted: Weighted = False,
     memory: Memory = "4GiB",
     disk: Disk = None,
     epochs: Epochs = 10,
@@ -273,12 +283,15 @@ def pack(
     start = time.perf_counter()
     sampling: dict[str, Any] = {}
     if _kind(source) == pool.FORMAT:
-        refuse_sampling_options(source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed)
+        refuse_sampling_options(
+            source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed, weighted=weighted or None
+        )
         opened: gs.Store | gs.Pool = (given := gs.Pool.open(source))
         hops = given.hops
     else:
-        opened = gs.Store.open(source)
+        opened = (graph := gs.Store.open(source))
         sampling = sampling_options(fanouts, batch_size, seeds, seed)
+        sampling["weights"] = edge_weights(graph, weighted)
         hops = len(sampling["fanouts"])
     with progress(quiet or as_json) as report:
         made = gs.pack(

@@ -27,6 +27,7 @@ class ArraySource:
         x: (N, F) features, or a function that yields blocks (n, F) of them in order. It is called more than once,
             and must yield the same rows each time.
         y: (N,) classes, -1 = unlabelled, or (N, T).
+        edge_weight: (E,) finite numbers. Parallel edges that are merged have the sum of theirs.
         splits: by name node ids (n,), or a boolean mask (N,); a list of several such mappings for versions of them.
 
     Raises:
@@ -47,18 +48,23 @@ class ArraySource:
         x: Any | MakeBlocks = None,
         y: Any = None,
         splits: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+        edge_weight: Any = None,
     ) -> None:
         self._edges = _checked_edges(edge_index)
         self.num_edges = len(self._edges[0])
         given = {"src": identity(self._edges[0]), "dst": identity(self._edges[1])}
         self.tables: Mapping[str, Rows] = {}
         self.labels: Rows | None = None
+        self.weights: Rows | None = None
         if x is not None:
             rows, given["x"] = rows_and_identity("x", x)
             self.tables = {"x": rows}
         if y is not None:
             labels = as_array(y)
             self.labels, given["y"] = rows_of_array(labels), identity(labels)
+        if edge_weight is not None:
+            weights = as_array(edge_weight)
+            self.weights, given["edge_weight"] = rows_of_array(weights), identity(weights)
         lengths = [rows.num_rows for rows in (*self.tables.values(), self.labels) if rows is not None]
         self.num_nodes = next(iter(lengths), None) if num_nodes is None else num_nodes
         versions = [splits] if isinstance(splits, Mapping) else splits

@@ -19,6 +19,7 @@ from gnnsys.ingestion.sorting import MAX_NODES, Runs, sort_edges
 from gnnsys.ingestion.source import Source
 from gnnsys.ingestion.splits import SplitRule, make_splits, parse_split
 from gnnsys.ingestion.topology import write_topology
+from gnnsys.ingestion.weights import Changes, write_weights
 from gnnsys.progress import Progress, silent
 from gnnsys.storage.files import require_free
 from gnnsys.storage.stage import Stage
@@ -167,6 +168,10 @@ def _build(
     unique = bool(parameters["dedup"])
     graph, totals = write_topology(job, runs, num_nodes, unique=unique)
     files = [*graph]
+    if source.weights is not None:
+        both, loops = undirected, not parameters["no_self_loops"]
+        changes = Changes(both=both, unique=unique, loops=loops, kept=kept)
+        files += write_weights(job, source, source.weights, num_nodes, totals.edges, changes)
     zeroed_rows = 0
     tables = {name: selected_rows(rows, kept) for name, rows in source.tables.items()}
     if made is not None:
@@ -228,7 +233,7 @@ def _require_disk(
     row_bytes = sum(r.num_rows * r.columns * max(r.dtype.itemsize, 4) for r in rows)
     # Runs and topology; a second set of runs, node numbers, node ids and those as text when nodes are renumbered.
     needed = (
-        2 * 8 * num_keys
+        (2 * 8 + (0 if source.weights is None else 4)) * num_keys
         + (8 + made_bytes) * num_nodes
         + row_bytes
         + (8 * num_keys + 34 * num_nodes if renumbered else 0)

@@ -31,6 +31,7 @@ class EdgeListSource:
     """
 
     num_classes: int | None = None
+    weights: Rows | None = None
     label_kind: str | None = None
     sequential = False
     splits: list[dict[str, np.ndarray]] = []  # noqa: RUF012 - an edge list has none

@@ -50,6 +50,50 @@ def pack_edges(
 
 
 @numba.njit(nogil=True, cache=True)
+def add_weights(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    src: np.ndarray,
+    dst: np.ndarray,
+    weights: np.ndarray,
+    both: bool,
+    loops: bool,
+    unique: bool,
+    start: int,
+    earlier: int,
+    out: np.ndarray,
+    met: np.ndarray,
+) -> tuple[int, int]:
+    """out (n,) float32 <- weights (B,) float32 of edges (B,) int64 at places start .. start + n of the topology.
+
+    met (n,) int32 counts the edges whose first possible place is this one; `earlier` those, in this call and before
+    it, of the parallel edges that begin before `start` and reach beyond it. Edges that are not in the topology are
+    left out. Returns (places filled, earlier).
+    """
+    filled, num_nodes, stop = 0, indptr.shape[0] - 1, start + out.shape[0]
+    for i in range(src.shape[0]):
+        s, d = src[i], dst[i]
+        if s < 0 or d < 0 or s >= num_nodes or d >= num_nodes or (s == d and not loops):
+            continue
+        for _turn in range(2 if both and s != d else 1):
+            low, end = indptr[d], indptr[d + 1]
+            place = low + np.searchsorted(indices[low:end], s)
+            if start <= place < min(stop, end) and indices[place] == s:
+                slot = place if unique else place + met[place - start]
+                if slot < stop:
+                    filled += 0 if unique and met[place - start] else 1
+                    out[slot - start] += weights[i]
+                met[place - start] += 1
+            elif not unique and place < start < end and indices[start] == s:
+                if place + earlier >= start and place + earlier < stop:
+                    out[place + earlier - start] += weights[i]
+                    filled += 1
+                earlier += 1
+            s, d = d, s
+    return filled, earlier
+
+
+@numba.njit(nogil=True, cache=True)
 def key_facts(keys: np.ndarray) -> tuple[Any, Any]:
     """keys (n,) uint64 -> (sum of mix(key + 1 step) modulo 2^64, the same for any order and cutting; largest id)."""
     total, largest = np.uint64(0), np.int64(-1)

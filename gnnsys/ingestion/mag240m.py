@@ -42,6 +42,7 @@ class Mag240mSource:
         root: folder that holds `mag240m_kddcup2021/`.
     """
 
+    weights: Rows | None = None
     names: Names | None = None
     header_lines = 0
     sequential = False

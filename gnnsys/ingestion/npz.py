@@ -40,6 +40,7 @@ _STEP = 1 << 16
 class NpzSource:
     """A graph in a .npz archive."""
 
+    weights: Rows | None = None
     names: Names | None = None
     header_lines = 0
     num_classes: int | None = None

@@ -21,7 +21,7 @@ def source_of_object(given: Any) -> ArraySource:
     Args:
         given: a Data with `edge_index` and where it has them `x`, `y` and masks, (N,) or (N, K) for K versions of
             the splits; a DGLGraph with the same as `feat`, `label` and masks; or a scipy sparse matrix, row i and
-            column j of which are an edge i -> j.
+            column j of which are an edge i -> j, its weight where not all are 1.
 
     Raises:
         InputDataError: it is something else, or a part of it has another form.
@@ -50,11 +50,13 @@ def _of_data(data: Any) -> ArraySource:
     edges = getattr(data, "edge_index", None)
     if edges is None or edges.ndim != 2 or edges.shape[0] != 2:
         raise InputDataError("GS-IN-153", "the Data has no edge_index (2, E)")
-    for name in ("edge_weight", "edge_attr"):
-        if getattr(data, name, None) is not None:
-            warnings.warn(f"{name} is not kept: a Store has no values of edges", RuntimeWarning, stacklevel=4)
-    x, y = getattr(data, "x", None), getattr(data, "y", None)
-    return ArraySource(edges, data.num_nodes, x=x, y=y, splits=_versions(data.to_dict(), data.num_nodes))
+    given = data.to_dict()
+    if given.get("edge_attr") is not None:
+        warnings.warn(
+            "edge_attr is not kept: of edges a Store has only weights (edge_weight)", RuntimeWarning, stacklevel=4
+        )
+    parts = {name: given.get(name) for name in ("x", "y", "edge_weight")}
+    return ArraySource(edges, data.num_nodes, splits=_versions(given, data.num_nodes), **parts)
 
 
 def _of_dgl(graph: Any) -> ArraySource:
@@ -85,4 +87,5 @@ def _of_matrix(matrix: Any) -> ArraySource:
     if matrix.shape[0] != matrix.shape[1]:
         raise InputDataError("GS-IN-155", f"the matrix has shape {matrix.shape}, expected a square")
     entries = matrix.tocoo()
-    return ArraySource((entries.row, entries.col), int(matrix.shape[0]))
+    weights = None if (entries.data == 1).all() else entries.data
+    return ArraySource((entries.row, entries.col), int(matrix.shape[0]), edge_weight=weights)

@@ -43,6 +43,7 @@ class OgbSource:
         root: folder of all data sets.
     """
 
+    weights: Rows | None = None
     names: Names | None = None
     header_lines = 0
     num_classes: int | None = None

@@ -53,6 +53,8 @@ class Source(Protocol):
     tables: Mapping[str, Rows]
     labels: Rows | None
     """One column of classes, -1 = unlabelled, or a column per answer or number, NaN = unlabelled."""
+    weights: Rows | None
+    """One number per edge, read like `edges`; None where all count the same."""
     names: Names | None
     header_lines: int
     """First lines of text files that were taken for column names and skipped."""

@@ -120,6 +120,7 @@ def _check(spec: PowerLaw) -> None:
 class PowerLawSource:
     """The generated graph as a Source."""
 
+    weights: Rows | None = None
     names: Names | None = None
     label_kind: str | None = "class"
     header_lines = 0

@@ -12,6 +12,7 @@ from gnnsys.budget import Budget
 from gnnsys.planning.access import Access, histogram, hottest_rows
 from gnnsys.planning.workload import Sizes
 from gnnsys.samplers.batches import seed_batches
+from gnnsys.samplers.draws import copied_bytes, make_draw
 from gnnsys.samplers.sample import ORDER_BYTES
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.samplers.tree import TreeSampler, checked_fanouts, working_bytes
@@ -80,7 +81,14 @@ class Sampled:
 
 
 def sample_batches(
-    store: Store, *, seeds: Any, fanouts: Sequence[int], batch_size: int, seed: int, memory: int
+    store: Store,
+    *,
+    seeds: Any,
+    fanouts: Sequence[int],
+    batch_size: int,
+    seed: int,
+    weights: np.ndarray | None,
+    memory: int,
 ) -> Sampled:
     """Sample the first batches of the pool that `sample` would make of these options, 32 of them or as many as
     `memory` holds the ids of; writes nothing.
@@ -93,7 +101,11 @@ def sample_batches(
     budget.reserve(4 * store.num_nodes, "access counts")
     batches = seed_batches(found, batch_size, seed, 0)
     checked = checked_fanouts(fanouts)
-    sampler = TreeSampler(store.graph, checked, seed=seed, pool_index=0, labels=store.labels(), budget=budget)
+    budget.reserve(copied_bytes(weights), "edge weights")
+    draw, _ = make_draw(weights, False, store.num_edges)
+    sampler = TreeSampler(
+        store.graph, checked, seed=seed, pool_index=0, labels=store.labels(), budget=budget, draw=draw
+    )
     coding = Coding.of(checked, store.num_nodes, store.max_degree, columns_of(store.labels()))
     ids, sizes = list[np.ndarray](), list[tuple[Any, ...]]()
     for k in range(min(BATCHES, len(batches))):

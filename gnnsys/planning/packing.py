@@ -62,6 +62,7 @@ def pack(
     batch_size: int = 1024,
     seed: int = 0,
     order: Literal["shuffle", "fixed"] | None = None,
+    weights: np.ndarray | None = None,
     memory: int | str = DEFAULT_MEMORY,
     device_memory: int | str = 0,
     disk: int | str | None = None,
@@ -78,8 +79,8 @@ def pack(
     """A Pack in folder `out`; repeating the call continues, and does nothing when it is finished.
 
     Args:
-        source: a Store, sampled first with `seeds`, `fanouts`, `batch_size`, `seed` and `order` (see `sample`), or a
-            Pool, whose files are linked into the pack (copied where they cannot be).
+        source: a Store, sampled first with `seeds`, `fanouts`, `batch_size`, `seed`, `order` and `weights` (see
+            `sample`), or a Pool, whose files are linked into the pack (copied where they cannot be).
         memory: of packing, and of the training that the plan is for.
         disk, epochs, layout, aggregate, device_memory: see `plan`.
         plan: follow this one, made for the same pool; `memory` is then only that of packing.
@@ -99,7 +100,7 @@ def pack(
     out = Path(out)
     request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)
     threads = num_workers(workers)
-    _check(source, fanouts, plan)
+    _check(source, fanouts, weights, plan)
     make_output_folder(out)
     refuse_foreign(out)
     if (out / MANIFEST).exists():
@@ -109,7 +110,7 @@ def pack(
         folder = out / generation_name(0)
         if isinstance(source, Store):
             sampling: dict[str, Any] = {"seeds": seeds, "fanouts": list(fanouts or ()), "batch_size": batch_size}
-            sampling |= {"seed": seed, "memory": request.memory}
+            sampling |= {"seed": seed, "memory": request.memory, "weights": weights}
             if not (folder / "pool").exists():
                 estimate(
                     source, layout=layout, aggregate=aggregate, speeds=speeds, **sampling
@@ -228,14 +229,17 @@ class _Job:
         return hottest_nodes(access, hottest_rows(access, rows))
 
 
-def _check(source: Store | Pool, fanouts: Sequence[int] | None, plan: Plan | None) -> None:
+def _check(source: Store | Pool, fanouts: Sequence[int] | None, weights: np.ndarray | None, plan: Plan | None) -> None:
     """What was given must belong together."""
     if isinstance(source, Store) and fanouts is None:
         raise ConfigError("GS-CFG-305", "packing a Store needs fanouts", hint="For example fanouts=[10, 5].")
-    if isinstance(source, Pool) and fanouts is not None:
-        raise ConfigError(
-            "GS-CFG-305", "fanouts were given with a Pool, which has its own", hint="Leave them out, or pack the Store."
-        )
+    for name, given in (("fanouts", fanouts), ("weights", weights)):
+        if isinstance(source, Pool) and given is not None:
+            raise ConfigError(
+                "GS-CFG-305",
+                f"{name} were given with a Pool, which is sampled already",
+                hint="Leave them out, or pack the Store.",
+            )
     if isinstance(source, Store) and plan is not None:
         raise ConfigError(
             "GS-CFG-306", "a plan was given with a Store; it belongs to a pool", hint="gs.pack(pool, out, plan=plan)"

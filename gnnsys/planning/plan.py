@@ -119,6 +119,7 @@ def estimate(
     fanouts: list[int],
     batch_size: int = 1024,
     seed: int = 0,
+    weights: np.ndarray | None = None,
     memory: int | str = DEFAULT_MEMORY,
     device_memory: int | str = 0,
     disk: int | str | None = None,
@@ -134,7 +135,13 @@ def estimate(
     """
     request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)
     sampled = sample_batches(
-        store, seeds=seeds, fanouts=fanouts, batch_size=batch_size, seed=seed, memory=request.memory
+        store,
+        seeds=seeds,
+        fanouts=fanouts,
+        batch_size=batch_size,
+        seed=seed,
+        weights=weights,
+        memory=request.memory,
     )
     sizes = sampled.whole()
     work, inner = sizes.workload(store), _inner(sizes, store, request)

@@ -46,9 +46,9 @@ def test_a_sparse_matrix_is_edges_from_rows_to_columns(tmp_path: Path) -> None:
     assert (store.num_nodes, store.graph.indices.tolist()) == (4, [0, 2])
 
 
-def test_weights_of_edges_are_not_dropped_in_silence(tmp_path: Path) -> None:
-    data = pyg.Data(edge_index=torch.tensor([[0], [1]]), edge_weight=torch.ones(1), num_nodes=2)
-    with pytest.warns(RuntimeWarning, match="edge_weight is not kept"):
+def test_attributes_of_edges_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    data = pyg.Data(edge_index=torch.tensor([[0], [1]]), edge_attr=torch.ones(1, 2), num_nodes=2)
+    with pytest.warns(RuntimeWarning, match="edge_attr is not kept"):
         gs.ingest(data, tmp_path)
 
 
