@@ -188,7 +188,7 @@ def test_what_does_not_belong_together_is_refused(store: Store, speeds: Speeds, 
     other = gs.sample(store, tmp_path / "other", **SAMPLING, seed=1)
     for source, options, message in (
         (store, {}, "needs fanouts"),
-        (pool, {"fanouts": [3]}, "has its own"),
+        (pool, {"fanouts": [3]}, "sampled already"),
         (store, {"fanouts": [3], "plan": plan}, "belongs to a pool"),
         (other, {"plan": plan, "store": store}, "the plan is for pool"),
     ):
