@@ -131,7 +131,7 @@ class ChunkWork(StepWork):
             self._sweep(self.history.layers.__getitem__, step=0)
             self.history.keep()
 
-    def look(self, loss: float, count: int, step: int) -> Drift:
+    def look(self, loss: float, count: float, step: int) -> Drift:
         """Compare the loss of an epoch with the exact one under the weights that it had; all ranks together.
 
         Args:
@@ -141,7 +141,7 @@ class ChunkWork(StepWork):
         num_nodes = self._feed.graph.num_nodes
         own = self._sweep(lambda _number: KeptRows(num_nodes, refresh=1, compensation=1.0), step)
         losses, exact, counts = self._ranks.sum([loss, own, count])
-        return Drift(epoch=step, loss=losses / max(counts, 1), exact=exact / max(counts, 1))
+        return Drift(epoch=step, loss=losses / (counts or 1), exact=exact / (counts or 1))
 
     def _sweep(self, kept_of: Callable[[int], KeptRows], step: int) -> float:
         """One exact forward pass: every layer for all chunks before the next one, twice, because the first time puts

@@ -13,6 +13,7 @@ from gnnsys.budget import DEFAULT_MEMORY
 from gnnsys.errors import ConfigError
 from gnnsys.pipeline.ranks import world
 from gnnsys.storage.manifest import canonical_json
+from gnnsys.training.learning_rate import Schedule
 from gnnsys.units import parse_size
 
 _EXECUTION = ("pipeline", "schedule", "recompute", "stall_timeout", "workers", "threads", "prefetch")
@@ -48,6 +49,10 @@ class TrainConfig(BaseModel):
     """Jumping knowledge: the output is a map of what all layers gave, joined like this."""
     lr: Annotated[float, Field(gt=0)] = 0.003
     """Learning rate of Adam."""
+    lr_schedule: Schedule = "constant"
+    """Of the learning rate over the steps of all `epochs`; `linear` and `cosine` fall to 0."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs in whose steps the learning rate rises up to `lr`, before the schedule begins."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Gradients of a step whose norm over all parameters is greater are scaled down to it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -61,6 +66,8 @@ class TrainConfig(BaseModel):
     several answers, `rmse` of numbers."""
     loss: Literal["mse", "l1"] | None = None
     """Of numbers; default: `mse`."""
+    class_weights: Literal["balanced"] | None = None
+    """`balanced`: the loss of a class counts the more the rarer it is among the nodes to train on."""
     eval_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations on `valid`; the last epoch is always evaluated."""
     fanouts: tuple[Annotated[int, Field(ge=-1)], ...] | None = None

@@ -42,7 +42,7 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
     graph = opened if isinstance(opened, Store) else resolve_store(opened.path, store)
     config = fitted(config, opened)
     config = config.model_copy(update={"metric": config.metric or USUAL_METRIC[graph.label_kind or "class"]})
-    task = task_of_labels(graph, config.metric or "", config.loss)
+    task = task_of_labels(graph, config.metric or "", config.loss, config.class_weights)
     check_splits(task, graph, _trained_nodes(opened, graph, task))
     sizes: dict[str, Any] = {
         "in_channels": graph.table_columns("x"),
@@ -74,6 +74,12 @@ def job_of_model(
             "GS-CFG-853",
             f"{', '.join(config.of_network())}: the model is there already and is not changed",
             hint="Build it with them: gs.build('gat', heads=4, ...).",
+        )
+    if said := [name for name in ("metric", "loss", "class_weights") if getattr(config, name) is not None]:
+        raise ConfigError(
+            "GS-CFG-952",
+            f"{', '.join(said)}: the task has its own",
+            hint="Make the task with it: gs.NodeClassification(..., class_weights=[...]).",
         )
     loader = source if isinstance(source, Loader) else None
     opened = loader.opened if loader else open_source(source, "first")  # type: ignore[arg-type]

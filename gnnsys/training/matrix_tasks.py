@@ -53,7 +53,7 @@ class _MatrixTask:
     def outputs(self, model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> Tensor:
         return rows_of_seeds(model, batch, key, self.num_outputs, "label")[:, : self.num_outputs]
 
-    def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, int]:
+    def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, float]:
         y = labels_of(batch)
         known = ~y.isnan()
         # Zeros where nothing is known, so that no NaN reaches a gradient; what they cost is left out.

@@ -32,7 +32,7 @@ class TrainState:
     batches: int = 0
     """Batches of this epoch that are part of a finished step."""
     loss_sum: float = 0.0
-    count: int = 0
+    count: float = 0.0
     seeds: int = 0
     edges: int = 0
     seconds: float = 0.0
@@ -49,7 +49,7 @@ class TrainState:
         """Keep `record` and start the next epoch's sums."""
         self.history.append(record)
         self.epoch += 1
-        self.batches, self.loss_sum, self.count, self.seeds, self.edges = 0, 0.0, 0, 0, 0
+        self.batches, self.loss_sum, self.count, self.seeds, self.edges = 0, 0.0, 0.0, 0, 0
         self.seconds, self.bytes_read = 0.0, 0
 
     @property

@@ -37,7 +37,7 @@ class StepSums:
     """What the batches of one step add up to; seeds, nodes and edges are counted by the first stage alone."""
 
     loss: float = 0.0
-    count: int = 0
+    count: float = 0.0
     seeds: int = 0
     nodes: int = 0
     edges: int = 0
@@ -69,7 +69,7 @@ class StepSums:
         """`io_ms` passes in the loader's threads, the rest of `wall_ms` is either waiting for them or computing."""
         times = {"wall": self.wall_s, "wait": self.wait_s, "io": self.read_s, "compute": self.wall_s - self.wait_s}
         rounded = {f"{name}_ms": round(1000 * seconds, 3) for name, seconds in times.items()}
-        loss = self.loss / max(self.count, 1)
+        loss = self.loss / (self.count or 1)
         return {"loss": loss, "batch": self.batch, "nodes": self.nodes, "edges": self.edges, **rounded}
 
 
@@ -201,7 +201,7 @@ class StepWork:
         if not math.isfinite(value):
             self._sums.note(f"the loss is {value}", batch)
         self._sums.loss += value
-        self._sums.count += int(count)
+        self._sums.count += count
         self._live[micro] = (batch, out.detach() if hasattr(self.task, "after_step") else None)
         return (loss,)
 

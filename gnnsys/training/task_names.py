@@ -8,19 +8,21 @@ from typing import Any
 from gnnsys.errors import ConfigError
 from gnnsys.storage.store import Store
 from gnnsys.training.matrix_tasks import MultilabelClassification, NodeRegression
-from gnnsys.training.tasks import NodeClassification, Task, refuse_labels
+from gnnsys.training.tasks import NodeClassification, Task, balanced_weights, refuse_labels
 
 USUAL_METRIC = {"class": "acc", "multilabel": "rocauc", "regression": "rmse"}
 
 
-def task_of_labels(store: Store, metric: str, loss: str | None) -> Task:
+def task_of_labels(store: Store, metric: str, loss: str | None, class_weights: str | None) -> Task:
     """The task for the labels of `store`.
 
     Raises:
-        ConfigError: it has none; metric or loss are not for this kind of labels.
+        ConfigError: it has none; metric, loss or weights are not for this kind of labels.
     """
     kind = store.label_kind or "class"
     refuse_labels(store, kind)
+    if class_weights is not None and kind != "class":
+        raise ConfigError("GS-CFG-951", f"class_weights are for classes, the labels of {store.path} are {kind}")
     if kind == "regression":
         return NodeRegression(store.num_outputs, metric, loss=loss or "mse")
     if loss is not None:
@@ -29,7 +31,8 @@ def task_of_labels(store: Store, metric: str, loss: str | None) -> Task:
         )
     if kind == "multilabel":
         return MultilabelClassification(store.num_outputs, metric)
-    return NodeClassification(store.num_outputs, metric)
+    weights = None if class_weights is None else balanced_weights(store)
+    return NodeClassification(store.num_outputs, metric, class_weights=weights)
 
 
 def task_of_identity(identity: Mapping[str, Any]) -> Task | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -46,8 +47,9 @@ class Task(Protocol):
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """What loss and score need; for node tasks (B, C), one row per seed."""
 
-    def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        """Sum of the losses of a batch and how many there were; the trainer divides by the count of the step."""
+    def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        """Sum of the losses of a batch and of their weights, which is their number where all count the same; the
+        trainer divides by the second sum of the whole step."""
 
     def score(self, out: Tensor, batch: Batch) -> None:
         """Update `metric`."""
@@ -60,14 +62,22 @@ class NodeClassification:
         num_classes: width of the model's output.
         metric: `acc`, or `rocauc` for two classes.
         loss: (outputs (n, C), classes (n,)) -> losses (n,) of the labelled seeds, in place of cross-entropy.
+        class_weights: (C,) at least 0: what a seed of each class counts; all the same when None.
 
     Raises:
-        ConfigError: the metric is unknown, or `rocauc` with other than two classes.
+        ConfigError: the metric is unknown, or `rocauc` with other than two classes; weights that are not these.
     """
 
     order = "shuffle"
 
-    def __init__(self, num_classes: int, metric: str = "acc", *, loss: Loss | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        metric: str = "acc",
+        *,
+        loss: Loss | None = None,
+        class_weights: Sequence[float] | Tensor | None = None,
+    ) -> None:
         if num_classes < 1:
             raise ConfigError("GS-CFG-504", f"num_classes is {num_classes}; it must be at least 1")
         if metric == "rocauc" and num_classes != 2:
@@ -77,9 +87,12 @@ class NodeClassification:
         self.num_classes = num_classes
         self.metric = make_metric(metric)
         self._loss = loss
+        self._weights = None if class_weights is None else checked_weights(class_weights, num_classes)
 
     def identity(self) -> dict[str, Any]:
-        own = {} if self._loss is None else {"loss": loss_name(self._loss)}
+        own: dict[str, Any] = {} if self._loss is None else {"loss": loss_name(self._loss)}
+        if self._weights is not None:
+            own["class_weights"] = self._weights.tolist()
         return {"num_classes": self.num_classes, "metric": self.metric.name, **own}
 
     def seeds(self, store: Store, split: str) -> Seeds:
@@ -98,21 +111,54 @@ class NodeClassification:
     def outputs(self, model: nn.Module, batch: Batch, key: tuple[int, ...] | None = None) -> Tensor:
         return rows_of_seeds(model, batch, key, self.num_classes, "class")
 
-    def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, int]:
+    def loss(self, out: Tensor, batch: Batch) -> tuple[Tensor, float]:
         y = labels_of(batch)
         count = int((y >= 0).sum())
-        if self._loss is None:
+        if self._loss is None and self._weights is None:
             return cross_entropy(out, y, ignore_index=-1, reduction="sum"), count
-        losses = self._loss(out[y >= 0], y[y >= 0])
+        out, y = out[y >= 0], y[y >= 0]
+        losses = cross_entropy(out, y, reduction="none") if self._loss is None else self._loss(out, y)
         if losses.shape != (count,):
             raise ConfigError(
                 "GS-CFG-904", f"the loss gives shape {tuple(losses.shape)}, expected one per labelled seed: ({count},)"
             )
-        return losses.sum(), count
+        if self._weights is None:
+            return losses.sum(), count
+        weights = self._weights.to(y.device)[y]
+        return (losses * weights).sum(), float(weights.double().sum())
 
     def score(self, out: Tensor, batch: Batch) -> None:
         y = labels_of(batch)
         self.metric.update(out[y >= 0], y[y >= 0])
+
+
+def checked_weights(given: Sequence[float] | Tensor, num_classes: int) -> Tensor:
+    """(C,) float32.
+
+    Raises:
+        ConfigError: not one finite number of at least 0 per class, one of them above 0.
+    """
+    weights = torch.as_tensor(given, dtype=torch.float32).detach().cpu()
+    good = weights.shape == (num_classes,) and bool((weights.isfinite() & (weights >= 0)).all() and weights.any())
+    if not good:
+        raise ConfigError(
+            "GS-CFG-950",
+            f"class_weights {tuple(weights.shape)}: expected ({num_classes},) finite numbers of at least 0, not all 0",
+        )
+    return weights
+
+
+def balanced_weights(store: Store) -> list[float]:
+    """(C,): n / (C * n_c) for n_c of the n labelled nodes of `train`; 0 for a class that has none there.
+
+    Source: `sklearn.utils.class_weight.compute_class_weight`; the mean over the nodes is 1.
+    """
+    labels = store.labels()
+    assert labels is not None
+    known = labels[store.split("train")]
+    counts = np.bincount(known[known >= 0], minlength=store.num_classes)
+    present = counts > 0
+    return np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0.0).tolist()
 
 
 def refuse_labels(store: Store, kind: LabelKind) -> None:

@@ -24,6 +24,7 @@ from gnnsys.training.config import TrainConfig
 from gnnsys.training.drift import look_at
 from gnnsys.training.events import Events
 from gnnsys.training.feed import Feed
+from gnnsys.training.learning_rate import lr_factor
 from gnnsys.training.memory import FreedBlocks
 from gnnsys.training.state import EpochRecord, TrainState
 from gnnsys.training.step import StepSums, StepWork
@@ -146,16 +147,23 @@ class Trainer:
             for grad in self._gradients():
                 grad.div_(count)
             self._clip()
+            self._set_lr()
             self.optimizer.step()
-        sums.loss, sums.count = loss, int(count)
+        sums.loss, sums.count = loss, count
         state.step += 1
         state.batches += batches
         state.loss_sum += loss
-        state.count += int(count)
+        state.count += count
         state.seeds += int(seeds)
         state.edges += int(edges)
         state.bytes_read += int(bytes_read)
         sums.wall_s = self._tick()
+
+    def _set_lr(self) -> None:
+        config, per_epoch = self.config, -(-self._per_epoch // self.config.micro_batches)
+        steps, warmup = config.epochs * per_epoch, config.warmup_epochs * per_epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * lr_factor(config.lr_schedule, self.state.step, steps, warmup)
 
     def _clip(self) -> None:
         """Scale gradients down to `clip_norm`, by the norm over all stages: that of the norms of every parameter, in
@@ -195,7 +203,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         state = self.state
         record = EpochRecord(
-            loss=state.loss_sum / max(state.count, 1),
+            loss=state.loss_sum / (state.count or 1),
             seconds=state.seconds,
             bytes_read=state.bytes_read,
             bytes_planned=int(self._ranks.sum([self.loader.planned_bytes(state.epoch)])[0]),
