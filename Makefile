@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: corruption demo test lint types crash slow bench docs clean
+.PHONY: corruption fuzz fuzz-guided demo test lint types crash slow bench docs clean
 
 demo: $(READY)
 	$(BIN)/gnnsys demo
@@ -18,6 +18,17 @@ crash: $(READY)
 FLIPS ?= 60
 corruption: $(READY)
 	GNNSYS_FLIPS=$(FLIPS) $(BIN)/pytest tests/corruption
+
+# make fuzz RUNS=100000
+RUNS ?= 3000
+fuzz: $(READY)
+	RUNS=$(RUNS) $(BIN)/pytest tests/fuzz
+
+# make fuzz-guided TARGET=npz RUNS=100000: one target of tests/fuzz/targets.py, led by the lines that inputs reach
+TARGET ?= npz
+fuzz-guided: $(READY)
+	$(BIN)/pip install -q -c constraints.txt atheris
+	$(BIN)/python -m tests.fuzz.guided $(TARGET) -runs=$(RUNS)
 
 slow: $(READY)
 	$(BIN)/pytest -m slow

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -32,6 +33,7 @@ NAME = "manifest.json"
 _BEGUN = (".work", "g000000")
 """What a folder has, beside its manifest when it is finished, in which an artefact is being made."""
 MAX_BYTES = 64 << 20
+_MAX_DIMENSIONS = 8
 
 _DTYPES = {
     "F64": "<f8",
@@ -204,12 +206,13 @@ def _check_entry(path: Path, entry: FileEntry) -> None:
     parts = entry.path.split("/")
     if not all(_PATH_PART.fullmatch(part) and part not in (".", "..") for part in parts):
         raise CorruptStoreError("GS-STORE-001", f"{path}: {entry.path!r} is not a path inside the folder")
-    if entry.dtype not in _DTYPES or any(not isinstance(n, int) or n < 0 for n in (entry.size, *entry.shape)):
-        raise CorruptStoreError("GS-STORE-001", f"{path}: {entry.path} has an impossible dtype, size or shape")
-    held = numpy_dtype(entry.dtype).itemsize
-    for n in entry.shape:
-        held *= n
-    if held > entry.size:
+    numbers = all(isinstance(n, int) and n >= 0 for n in (entry.size, *entry.shape))
+    # the limit is numpy's, which counts the bytes of an empty array as if its zeros were ones
+    if not numbers or len(entry.shape) > _MAX_DIMENSIONS or math.prod(max(n, 1) for n in entry.shape) >= 1 << 60:
+        raise CorruptStoreError("GS-STORE-001", f"{path}: {entry.path} has an impossible size or shape")
+    if entry.dtype not in _DTYPES:
+        raise CorruptStoreError("GS-STORE-001", f"{path}: {entry.path} has an impossible dtype")
+    if numpy_dtype(entry.dtype).itemsize * math.prod(entry.shape) > entry.size:
         raise CorruptStoreError("GS-STORE-001", f"{path}: {entry.path} is smaller than its shape")
 
 

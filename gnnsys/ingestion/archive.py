@@ -3,6 +3,7 @@ files and mapped from there."""
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ import numpy as np
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.npy import NpyHeader, map_raw, read_npy_header
-from gnnsys.ingestion.source import Rows
+from gnnsys.ingestion.source import Rows, require_file
 from gnnsys.ingestion.values import native_dtype
 
 if TYPE_CHECKING:
@@ -84,13 +85,12 @@ class Values:
 
     def __init__(self, path: Path, info: zipfile.ZipInfo, what: str) -> None:
         self._path, self._info, self._what = path, info, what
-        self._archive: zipfile.ZipFile | None = None
-        self._stream: IO[bytes]
+        self._stream: IO[bytes] = io.BytesIO()
         self.header = self._open()
-        self._close()
+        self._stream.close()
 
     def __del__(self) -> None:
-        self._close()
+        self._stream.close()
 
     def rows(self) -> Rows:
         """A member (N, F) or (N,) in C order as rows."""
@@ -113,12 +113,11 @@ class Values:
             self._at = stop
             if stop * out.itemsize == self.header.num_bytes:
                 self._stream.read(1)  # compares the CRC of the member
-                self._close()
+                self._stream.close()
         return out
 
     def _move_to(self, start: int) -> None:
-        if self._archive is None or start < self._at:
-            self._close()
+        if self._stream.closed or start < self._at:
             self._open()
         left = (start - self._at) * self.header.dtype.itemsize
         while left:
@@ -139,17 +138,11 @@ class Values:
 
     def _open(self) -> NpyHeader:
         """Stand before the first value."""
-        with _damage(self._what):
-            self._archive = zipfile.ZipFile(self._path)
-            self._stream = self._archive.open(self._info)
+        self._stream.close()
+        with _damage(self._what), zipfile.ZipFile(self._path) as archive:
+            self._stream = archive.open(self._info)
             self._at = 0
             return read_npy_header(self._stream, self._what, self._info.file_size)
-
-    def _close(self) -> None:
-        if self._archive is not None:
-            self._stream.close()
-            self._archive.close()
-            self._archive = None
 
 
 @contextmanager
@@ -157,17 +150,16 @@ def _damage(what: str) -> Iterator[None]:
     """Errors of a damaged archive as InputDataError."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise InputDataError("GS-IN-113", f"{what}: cannot be unpacked ({error})") from None
 
 
 def _read_directory(path: Path) -> dict[str, zipfile.ZipInfo]:
     """Members of the archive by array name, after the checks that keep unpacking harmless."""
+    require_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
-    except FileNotFoundError:
-        raise InputDataError("GS-IN-100", f"{path}: no such file") from None
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise InputDataError("GS-IN-113", f"{path}: not a .npz archive ({error})") from None
     members: dict[str, zipfile.ZipInfo] = {}

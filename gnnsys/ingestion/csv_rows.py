@@ -13,6 +13,7 @@ import numpy as np
 from gnnsys.errors import InputDataError, MissingDependencyError
 from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.npy import map_raw
+from gnnsys.ingestion.source import require_file
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
@@ -32,13 +33,14 @@ def unpack_csv(job: Job, path: Path, dtype: type[np.generic]) -> np.ndarray:
     unit = f"csv/{path.parent.name}/{path.name}"
     file = job.stage.work / f"columns-{unit.replace('/', '-')}.bin"
     if unit not in job.stage.done:
+        require_file(path)
         parsed = _Blocks(path, job.block_bytes, np.dtype(dtype))
         try:
-            write_scratch(file, parsed)
+            # decimals where integers belong, which pandas refuses; more than float32 holds, which rows refuse
+            with np.errstate(invalid="ignore", over="ignore"):
+                write_scratch(file, parsed)
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise InputDataError("GS-IN-108", f"{path}: cannot be unpacked ({error})") from None
-        except FileNotFoundError:
-            raise InputDataError("GS-IN-100", f"{path}: no such file") from None
         job.stage.record(unit, rows=parsed.rows, columns=parsed.columns)
     facts = job.stage.done[unit]
     return map_raw(file, np.dtype(dtype), (facts["rows"], facts["columns"]), fortran=False)
@@ -64,7 +66,7 @@ class _Blocks:
                     self.rows += len(block)
         except pandas.errors.EmptyDataError:
             return
-        except ValueError as error:  # also a row too long, and bytes that are not text
+        except (ValueError, OverflowError) as error:  # also a row too long, and bytes that are not text
             raise InputDataError("GS-IN-103", f"{self._path}, after row {self.rows:,}: {error}") from None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.npy import map_npy
-from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.source import Names, Rows, require_file
 from gnnsys.ingestion.text import EDGES, LABELS, line_of_row, parse_columns
 from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
@@ -39,8 +39,7 @@ class EdgeListSource:
     def __init__(self, path: Path, features: Path | None = None, labels: Path | None = None) -> None:
         self._path, self._features, self._labels = path, features, labels
         for file in filter(None, (path, features, labels)):
-            if not file.is_file():
-                raise InputDataError("GS-IN-100", f"{file}: no such file")
+            require_file(file)
         self._pairs = np.empty((0, 2), dtype=np.int64)
         self.num_nodes: int | None = None
         self.num_edges = self.header_lines = 0

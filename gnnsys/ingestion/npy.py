@@ -12,9 +12,11 @@ from typing import IO
 import numpy as np
 
 from gnnsys.errors import InputDataError
+from gnnsys.ingestion.source import require_file
 
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER = 10_000
+_MAX_DIMENSIONS = 8
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 
 
@@ -69,7 +71,13 @@ def _parse(text: bytes, what: str) -> tuple[np.dtype, tuple[int, ...], bool]:
             f"{what}: holds {descr!r}, expected plain booleans, integers or floats",
             hint="Objects, strings and records are not read. Save it again with allow_pickle=False.",
         )
-    good = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 1 << 63 for n in shape)
+    good = (
+        isinstance(shape, tuple)
+        and len(shape) <= _MAX_DIMENSIONS
+        and all(type(n) is int and 0 <= n < 1 << 63 for n in shape)
+    )
+    if good and 0 in shape:  # no payload gives its other numbers away
+        good = math.prod(max(n, 1) for n in shape) < 1 << 60
     if not good or type(fortran) is not bool or not text.endswith(b"\n"):
         raise InputDataError("GS-IN-110", f"{what}: not a valid .npy header (shape {shape!r})")
     return np.dtype(descr), shape, fortran
@@ -81,6 +89,7 @@ def map_npy(path: Path) -> np.ndarray:
     Raises:
         InputDataError: absent, or not a plain array of numbers.
     """
+    require_file(path)
     try:
         with path.open("rb") as file:
             header = read_npy_header(file, str(path), os.fstat(file.fileno()).st_size)

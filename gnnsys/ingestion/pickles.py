@@ -21,6 +21,7 @@ import numpy as np
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.npy import map_raw
+from gnnsys.ingestion.source import require_file
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
@@ -44,8 +45,7 @@ def read_pickle(job: Job, path: Path) -> Pickled:
         InputDataError: absent, damaged, or it holds or wants to make anything else.
         MemoryBudgetError: the child does not fit.
     """
-    if not path.is_file():
-        raise InputDataError("GS-IN-100", f"{path}: no such file")
+    require_file(path)
     unit = f"pickle/{path.name}"
     if unit not in job.stage.done:
         with job.budget.holding(_GROWTH + _DATA_FACTOR * path.stat().st_size, f"a process that reads {path.name}"):

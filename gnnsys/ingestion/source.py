@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gnnsys.errors import InputDataError
+
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
+
+
+def require_file(path: Path) -> None:
+    """Raise InputDataError unless `path` is a regular file: a pipe may never end, and cannot be read twice."""
+    if not path.is_file():
+        found = "not a regular file" if path.exists() else "no such file"
+        raise InputDataError("GS-IN-100", f"{path}: {found}")
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class Checkpoints:
                 if keep(group):
                     tensors.setdefault(group, {}).update(decode(data, folder / entry.path))
             elif entry.path == "state.json":
-                state = json.loads(data)
+                state = _parse_state(data, folder)
             del data
         if not {"model", "optimizer"} <= groups or state is None:
             raise CorruptStoreError("GS-STORE-008", f"{folder}: a checkpoint has a model, an optimizer and a state")
@@ -220,6 +220,13 @@ def _read_manifest(folder: Path) -> Manifest:
         return read_manifest(folder, FORMAT, VERSION)
     except GnnsysError as error:
         raise CorruptStoreError("GS-STORE-008", f"{folder}: the checkpoint is incomplete ({error.message})") from error
+
+
+def _parse_state(data: bytes, folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(data))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CorruptStoreError("GS-STORE-008", f"{folder}: state.json is not a JSON object ({error})") from error
 
 
 def _read_verified(folder: Path, entry: FileEntry) -> bytes:

@@ -49,7 +49,7 @@ def read_run_file(path: Path) -> dict[str, Any]:
         document = tomllib.loads(text)
     except OSError as error:
         raise InputDataError("GS-IN-540", f"{path}: {os.strerror(error.errno or 0).lower()}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError("GS-CFG-880", f"{path}: not valid TOML: {error}") from error
     where = _Lines(path, text)
     for name, value in document.items():

@@ -130,6 +130,14 @@ def folder_as(kind: str) -> Callable[[Path], str]:
     return lambda folder: f"{kind}:{folder}"
 
 
+def pipe_as(kind: str) -> Callable[[Path], str]:
+    def make(folder: Path) -> str:
+        os.mkfifo(folder / "pipe")
+        return f"{kind}:{folder / 'pipe'}"
+
+    return make
+
+
 def cut_off_npz(folder: Path) -> str:
     np.savez(folder / "g.npz", edges=EDGES)
     data = (folder / "g.npz").read_bytes()
@@ -165,8 +173,10 @@ INGEST: list[tuple[str, Callable[[Path], str], tuple[str, ...], int, str, str]] 
     ("source without a kind", plain("g.npz"), (), 3, "GS-CFG-104", "synthetic:powerlaw:"),
     ("missing npz", plain("npz:nowhere.npz"), (), 5, "GS-IN-100", "nowhere.npz: no such file"),
     ("missing edges", plain("edges:nowhere.csv"), (), 5, "GS-IN-100", "nowhere.csv: no such file"),
-    ("folder for an archive", folder_as("npz"), (), 5, "GS-IN-113", "not a .npz archive"),
-    ("folder for edges", folder_as("edges"), (), 5, "GS-IN-100", "no such file"),
+    ("folder for an archive", folder_as("npz"), (), 5, "GS-IN-100", "not a regular file"),
+    ("folder for edges", folder_as("edges"), (), 5, "GS-IN-100", "not a regular file"),
+    ("pipe for an archive", pipe_as("npz"), (), 5, "GS-IN-100", "not a regular file"),
+    ("pipe for edges", pipe_as("edges"), (), 5, "GS-IN-100", "not a regular file"),
     ("malformed memory", plain(source()), ("--memory", "4 gigs"), 3, "GS-CFG-001", "'4 gigs' is not a size"),
     ("negative memory", plain(source()), ("--memory", "-4GiB"), 3, "GS-CFG-001", "'-4GiB' is not a size"),
     ("too little memory", plain(source()), ("--memory", "1MiB"), 8, "GS-MEM-101", "At least 16.0 MiB"),

@@ -139,6 +139,8 @@ def test_a_path_that_leaves_the_folder_is_refused(tmp_path: Path, path: str) -> 
         {"size": 23},
         {"shape": [2, -3]},
         {"shape": [1 << 62, 1 << 62]},
+        {"shape": [0, 1 << 62]},
+        {"shape": [1] * 9},
         {"shape": [2.5]},
         {"path": 5},
         {"surprise": 1},
