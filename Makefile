@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: corruption fuzz fuzz-guided demo test lint types crash slow bench docs clean
+.PHONY: corruption faults fuzz fuzz-guided demo test lint types crash slow bench docs clean
 
 demo: $(READY)
 	$(BIN)/gnnsys demo
@@ -18,6 +18,11 @@ crash: $(READY)
 FLIPS ?= 60
 corruption: $(READY)
 	GNNSYS_FLIPS=$(FLIPS) $(BIN)/pytest tests/corruption
+
+# make faults FAULTS=300: places at which each verb is made to fail
+FAULTS ?= 40
+faults: $(READY)
+	FAULTS=$(FAULTS) $(BIN)/pytest tests/crash/test_faults.py
 
 # make fuzz RUNS=100000
 RUNS ?= 3000

@@ -150,7 +150,7 @@ def _damage(what: str) -> Iterator[None]:
     """Errors of a damaged archive as InputDataError."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         raise InputDataError("GS-IN-113", f"{what}: cannot be unpacked ({error})") from None
 
 

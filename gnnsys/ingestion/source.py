@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 def require_file(path: Path) -> None:
     """Raise InputDataError unless `path` is a regular file: a pipe may never end, and cannot be read twice."""
+    if not path.exists():
+        raise InputDataError("GS-IN-100", f"{path}: no such file")
     if not path.is_file():
-        found = "not a regular file" if path.exists() else "no such file"
-        raise InputDataError("GS-IN-100", f"{path}: {found}")
+        raise InputDataError("GS-IN-100", f"{path}: not a regular file")
 
 
 @dataclass(frozen=True)

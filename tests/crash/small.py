@@ -1,0 +1,74 @@
+"""Every verb on a graph of 300 nodes, as a function: what fault and kill tests run hundreds of times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gnnsys as gs
+from gnnsys import failpoints
+from gnnsys.cli.inspect import problems_of
+from gnnsys.storage.checksums import digest_file
+
+SOURCE = "synthetic:powerlaw:nodes=300,edges=1500,feat=4,classes=3,train=0.2,seed=3"
+SAMPLED = {"fanouts": [4, 3], "batch_size": 16, "seed": 1, "memory": "64MiB"}
+
+
+def _model() -> Any:
+    return gs.build("sage", in_channels=4, hidden_channels=8, num_layers=2, out_channels=3, seed=0)
+
+
+def _ingest(world: Path, out: Path) -> str:
+    return gs.ingest(SOURCE, out=out).manifest.digest
+
+
+def _sample(world: Path, out: Path) -> str:
+    pool = gs.sample(gs.Store.open(world / "store"), out, **SAMPLED)
+    pool.close()
+    return pool.digest
+
+
+def _pack(world: Path, out: Path) -> str:
+    pack = gs.pack(gs.Store.open(world / "store"), out, **SAMPLED)
+    pack.close()
+    return pack.digest
+
+
+def _train(world: Path, out: Path) -> str:
+    options = {"epochs": 2, "threads": 1, "workers": 1, "memory": "512MiB", "checkpoint_steps": 2}
+    run = gs.train(_model(), gs.Pack.open(world / "pack"), task=gs.NodeClassification(3), out=out, **options)
+    return str(run.result["weights_digest"])
+
+
+def _predict(world: Path, out: Path) -> str:
+    out.mkdir(exist_ok=True)
+    gs.predict(world / "run", out / "p.csv", what="outputs", model=_model(), store=world / "store")
+    return digest_file(out / "p.csv")
+
+
+VERBS: Mapping[str, tuple[Callable[[Path, Path], str], int]] = {
+    "ingest": (_ingest, 40),
+    "sample": (_sample, 40),
+    "pack": (_pack, 40),
+    "train": (_train, 5),
+    "predict": (_predict, 6),
+}
+"""Each verb, a function from (a folder with `store`, `pack` and `run`, the folder to make) to the digest of what it
+made; and how many of its places are tried unless a test is told to try more."""
+
+
+def count_places(verb: str, world: Path, out: Path) -> int:
+    """Failpoints that one run of `verb` passes."""
+    failpoints.arm("*=raise:EIO@1000000000")
+    VERBS[verb][0](world, out)
+    seen = failpoints._rules[0].seen
+    failpoints.arm("")
+    return seen
+
+
+def assert_whole(verb: str, world: Path, out: Path, golden: str, what: object) -> None:
+    """Repeating `verb` ends in the golden bytes, and leaves nothing else."""
+    assert VERBS[verb][0](world, out) == golden, what
+    assert verb == "predict" or problems_of(out, deep=True) == [], what
+    assert [p for p in out.rglob("*") if ".tmp" in p.name or p.name == ".work"] == [], what
