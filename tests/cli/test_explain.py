@@ -35,7 +35,7 @@ def test_what_is_explained_is_what_happens(tmp_path: Path) -> None:
     said = gnnsys("explain", code).stdout
     assert f"ends a command with {failed.returncode}" in said
     assert "{path}: no such file" in said
-    assert "(ingestion/archive.py)" in said
+    assert "(ingestion/source.py)" in said
 
 
 @pytest.mark.parametrize(("given", "hint"), [("GS-IN-1O1", "Did you mean GS-IN-"), ("why", "Codes look like")])
