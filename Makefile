@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: corruption faults fuzz fuzz-guided demo test lint types crash slow bench docs clean
+.PHONY: concurrency corruption faults fuzz machines soak fuzz-guided demo test lint types crash slow bench docs clean
 
 demo: $(READY)
 	$(BIN)/gnnsys demo
@@ -11,8 +11,27 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -m "not crash and not slow and not gpu"
 
+# make crash KILLS=100: so many per verb at any place, and one chain through all verbs for every 20
+KILLS ?= 20
 crash: $(READY)
-	$(BIN)/pytest -m crash
+	KILLS=$(KILLS) $(BIN)/pytest -m crash
+	KILLS=$(KILLS) $(BIN)/pytest tests/crash/test_kill_places.py
+
+# make concurrency RACES=500 SECONDS=300
+RACES ?= 10
+SECONDS ?= 3
+concurrency: $(READY)
+	RACES=$(RACES) SECONDS=$(SECONDS) $(BIN)/pytest tests/crash/test_concurrency.py
+
+# make soak MINUTES=30: training that is killed every 20 to 60 seconds beside training that is not
+MINUTES ?= 30
+soak: $(READY)
+	MINUTES=$(MINUTES) $(BIN)/pytest tests/crash/test_soak.py
+
+# make machines EXAMPLES=1000: state machines of loader and cache
+EXAMPLES ?= 30
+machines: $(READY)
+	EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/loading/test_machine.py tests/storage/test_cache_machine.py
 
 # make corruption FLIPS=2000
 FLIPS ?= 60

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import gnnsys as gs
 from gnnsys import failpoints
 from gnnsys.cli.inspect import problems_of
+from gnnsys.errors import GnnsysError
 from gnnsys.storage.checksums import digest_file
 
 SOURCE = "synthetic:powerlaw:nodes=300,edges=1500,feat=4,classes=3,train=0.2,seed=3"
@@ -72,3 +76,30 @@ def assert_whole(verb: str, world: Path, out: Path, golden: str, what: object) -
     assert VERBS[verb][0](world, out) == golden, what
     assert verb == "predict" or problems_of(out, deep=True) == [], what
     assert [p for p in out.rglob("*") if ".tmp" in p.name or p.name == ".work"] == [], what
+
+
+SECONDS = 120
+"""After which a child counts as hung."""
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Id of a forked process that does `work` and exits as the command line would; to be waited for by `wait_for`."""
+    if child := os.fork():
+        return child
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(SECONDS)
+    status = 1
+    try:
+        work()
+        status = 0
+    except GnnsysError as error:
+        status = error.exit_code
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def wait_for(child: int) -> int:
+    """Exit code of a forked process, minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

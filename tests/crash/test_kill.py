@@ -15,6 +15,7 @@ import gnnsys as gs
 from gnnsys.cli.inspect import problems_of
 from gnnsys.errors import InputDataError, InterruptedWorkError
 from tests.crash.verbs import FOLD, INGEST, PACK, TRAIN, Golden, Verb, finish, start
+from tests.programme import record
 
 OPEN = {"store": gs.Store.open, "pack": gs.Pack.open, "folded": gs.Pack.open, "run": gs.Run.open}
 
@@ -59,6 +60,7 @@ def _check(verb: Verb, golden: Golden, tmp_path: Path, kills: int, seed: int) ->
     assert _litter(tmp_path) == []
     for made in tmp_path.glob(f"*/{verb.made}"):
         assert problems_of(made, deep=True) == []
+    record("kills", {"kills": kills, f"kills of {verb.name}": kills, "violations": 0})
 
 
 @pytest.mark.parametrize("verb", [INGEST, PACK, FOLD, TRAIN], ids=lambda v: v.name)

@@ -8,31 +8,19 @@ from __future__ import annotations
 import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gnnsys import failpoints
-from tests.crash.small import VERBS, assert_whole, count_places
+from tests.crash.small import VERBS, assert_whole, count_places, fork, wait_for
 from tests.programme import record
 
-SECONDS = 120
-"""After which a child counts as hung."""
 
-
-def _ends_by(rules: str, verb: str, world: Path, out: Path) -> int:
-    """Exit status of a forked process that runs `verb` with these failpoints."""
-    if (child := os.fork()) == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
-        status = 1
-        try:
-            failpoints.arm(rules)
-            VERBS[verb][0](world, out)
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def _run(rules: str, verb: str, world: Path, out: Path) -> None:
+    failpoints.arm(rules)
+    VERBS[verb][0](world, out)
 
 
 @pytest.mark.timeout(3600)
@@ -50,7 +38,7 @@ def test_chains_of_kills_at_any_place_end_in_the_same_bytes(
             for _ in range(rng.randrange(1, 4))
         ]
         for rules in done:
-            status = _ends_by(rules, verb, world, out)
+            status = wait_for(fork(partial(_run, rules, verb, world, out)))
             assert status in (-signal.SIGKILL, 0), (done, rules, status)
             kills += status != 0
         assert_whole(verb, world, out, golden, done)

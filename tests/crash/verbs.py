@@ -49,6 +49,18 @@ TRAIN = Verb(
     "run",
 )
 
+SAMPLE = Verb(
+    "sample",
+    ("sample", "{golden}/store", "{out}/pool", "--fanouts", "10,5", "--batch-size", "128", "--memory", "32MiB"),
+    ("pool_id", "pool_digest"),
+    "pool",
+)
+PACK_POOL = Verb("pack", ("pack", "{golden}/pool", "{out}/pack", "--memory", "32MiB"), PACK.lasting, "pack")
+EVALUATE = Verb("evaluate", ("evaluate", "{golden}/run", "--memory", "256MiB"), ("metrics", "seeds"), "run")
+PREDICT = Verb(
+    "predict", ("predict", "{golden}/run", "--out", "{out}/preds.csv", "--memory", "256MiB"), ("nodes",), "run"
+)
+
 
 def start(verb: Verb, golden: Path, out: Path, *, quiet: bool = True) -> subprocess.Popen[str]:
     """A child process with one verb, in a process group of its own."""

@@ -1,0 +1,56 @@
+"""Every verb in turn, each killed one to three times at random moments and repeated: in the end all is as if none were.
+
+KILLS=100 (make crash KILLS=100) makes five such chains, about sixty kills.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from gnnsys.cli.inspect import problems_of
+from gnnsys.storage.checksums import digest_file
+from tests.crash.verbs import EVALUATE, INGEST, PACK_POOL, PREDICT, SAMPLE, TRAIN, Golden, finish, start
+from tests.programme import record
+
+CHAIN = (INGEST, SAMPLE, PACK_POOL, TRAIN, EVALUATE, PREDICT)
+CHAINS = max(1, int(os.environ.get("KILLS", "20")) // 20)
+
+
+@pytest.fixture(scope="module")
+def whole(golden: Golden) -> Golden:
+    """With the verbs that no other test needs."""
+    for verb in (SAMPLE, EVALUATE, PREDICT):
+        begun = time.monotonic()
+        golden.results[verb.name] = finish(start(verb, golden.folder, golden.folder))
+        golden.seconds[verb.name] = time.monotonic() - begun
+    return golden
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(CHAINS))
+def test_a_chain_of_killed_verbs_ends_in_the_same_bytes(seed: int, whole: Golden, tmp_path: Path) -> None:
+    rng, kills = random.Random(seed), 0
+    for verb in CHAIN:
+        for _ in range(rng.randrange(1, 4)):
+            child = start(verb, tmp_path, tmp_path)
+            try:
+                child.wait(timeout=rng.uniform(0.3, 1.0) * whole.seconds[verb.name])
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+            _, stderr = child.communicate()
+            assert child.returncode in (0, -signal.SIGKILL), stderr
+            kills += child.returncode != 0
+        result, expected = finish(start(verb, tmp_path, tmp_path)), whole.results[verb.name]
+        assert {key: result[key] for key in verb.lasting} == {key: expected[key] for key in verb.lasting}
+        assert problems_of(tmp_path / verb.made, deep=True) == []
+    assert digest_file(tmp_path / "preds.csv") == digest_file(whole.folder / "preds.csv")
+    assert [p for p in tmp_path.rglob("*") if ".tmp" in p.name or p.name == ".work"] == []
+    record("kills", {"kills": kills, "kills in chains of all verbs": kills, "violations": 0})
