@@ -66,7 +66,7 @@ class Aggregates:
             self.how = str(manifest.parameters["how"])
             self.columns, self.dtype = int(manifest.counts["columns"]), str(manifest.counts["dtype"])
             self.row_bytes = self.columns * numpy_dtype(self.dtype).itemsize
-            shard_bytes = int(manifest.parameters["shard_bytes"])
+            shard_bytes, hashes = int(manifest.parameters["shard_bytes"]), manifest.entry(HASH)
             if self.how not in HOWS or manifest.inputs["pool"] != pool.digest:
                 raise ValueError("the pool that it lies beside")
         except (KeyError, TypeError, ValueError) as error:
@@ -74,7 +74,7 @@ class Aggregates:
         self.num_folded = pool.num_edges.sum(axis=1)
         self.count = destinations(pool)
         self._shard, self._offset, sizes = run_layout(self.count, self.row_bytes, shard_bytes)
-        self._hash = read_array(path, manifest.entry(HASH))
+        self._hash = read_array(path, hashes)
         if self._hash.shape != self.count.shape:
             raise CorruptStoreError("GS-STORE-007", f"{path / HASH}: has not one hash per batch", hint=_MEND)
         self._files = [DirectFile(path / runs_path(i), size) for i, size in enumerate(sizes)]

@@ -154,7 +154,7 @@ class Generation:
 
     def cache_nodes(self) -> np.ndarray:
         """(C,) ids of the cached nodes, hottest first, verified."""
-        return read_array(self.path, self.manifest.entry(CACHE_NODES))
+        return read_array(self.path, self._entry(CACHE_NODES))
 
     def load_cache(self) -> np.ndarray:
         """(C, B) uint8 rows of the cached nodes, hottest first: one sequential read, verified.
@@ -165,7 +165,7 @@ class Generation:
         rows = np.empty((self.num_cached, self.row_bytes), dtype=np.uint8)
         if rows.size == 0:
             return rows
-        entry = self.manifest.entry(CACHE_ROWS)
+        entry = self._entry(CACHE_ROWS)
         path = self.path / CACHE_ROWS
         fd = open_read(path, num_bytes=entry.size)
         try:
@@ -281,17 +281,20 @@ class Generation:
         self.count, self._sum = read[ROW_COUNT], read[ROW_SUM]
         sizes = [f.size for f in sorted(self.manifest.files, key=lambda f: f.path) if f.role == "rows"]
         self._check_index(sizes)
-        slots = self.manifest.entry(SLOTS)
+        slots = self._entry(SLOTS)
         self._slot_file = DirectFile(self.path / SLOTS, slots.size)
         self._shards = [DirectFile(self.path / rows_path(i), size) for i, size in enumerate(sizes)]
         self._slots_good = np.zeros(len(self.count), dtype=bool)
         self._runs_good = np.zeros(len(self.count), dtype=bool)
 
-    def _column(self, path: str) -> np.ndarray:
+    def _entry(self, path: str) -> FileEntry:
         try:
-            entry = self.manifest.entry(path)
+            return self.manifest.entry(path)
         except KeyError:
             raise CorruptStoreError("GS-STORE-001", f"{self.path}: the manifest lacks {path}", hint=_MEND) from None
+
+    def _column(self, path: str) -> np.ndarray:
+        entry = self._entry(path)
         dtype, extra = _INDEX[path]
         if entry.dtype != dtype or entry.shape != (len(self._num_nodes) + extra,):
             raise CorruptStoreError("GS-STORE-001", f"{self.path}: {path} has an impossible shape", hint=_MEND)
@@ -305,7 +308,8 @@ class Generation:
         good = (
             self._slot_offset[0] == 0
             and (slot_bytes == -(-4 * self._num_nodes // PAGE) * PAGE).all()
-            and self._slot_offset[-1] == self.manifest.entry(SLOTS).size
+            and self._entry(CACHE_ROWS).size == self.cache_rows_bytes
+            and self._slot_offset[-1] == self._entry(SLOTS).size
             and ((self.count >= 0) & (self.count <= self._num_nodes)).all()
             and ((self._offset >= 0) & (self._offset % PAGE == 0)).all()
             and (self._offset + run_bytes <= shard_ends)[used].all()

@@ -214,7 +214,12 @@ class Store:
         for bad in wanted[(wanted < 0) | (wanted >= self.num_nodes)][:1]:
             raise InputDataError("GS-IN-024", f"{self.path}: node {bad} is outside [0, {self.num_nodes})")
         offsets, text = self._map(NAME_OFFSETS), self._map(NAME_BYTES)
-        return [text[offsets[i] : offsets[i + 1]].tobytes().decode() for i in wanted]
+        try:
+            return [text[offsets[i] : offsets[i + 1]].tobytes().decode() for i in wanted]
+        except UnicodeDecodeError as error:
+            raise CorruptStoreError(
+                "GS-STORE-001", f"{self.path / NAME_BYTES}: a name is not UTF-8 ({error})"
+            ) from None
 
     def table(self, name: str = "x", backend: str = "mapped", verify: Verify = "first") -> Table:
         """The rows of table `name`, see `storage.tables.open_table`.

@@ -129,9 +129,10 @@ class Checkpoints:
             elif entry.path == "state.json":
                 state = _parse_state(data, folder)
             del data
-        if not {"model", "optimizer"} <= groups or state is None:
+        step = manifest.counts.get("step")
+        if not {"model", "optimizer"} <= groups or state is None or not isinstance(step, int):
             raise CorruptStoreError("GS-STORE-008", f"{folder}: a checkpoint has a model, an optimizer and a state")
-        found = Checkpoint(step=int(manifest.counts["step"]), tensors=tensors, state=state)
+        found = Checkpoint(step=step, tensors=tensors, state=state)
         if found.name != name:
             raise CorruptStoreError("GS-STORE-008", f"{folder}: holds {found.name}")
         return found

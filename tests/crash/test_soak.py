@@ -1,6 +1,5 @@
 """Training for long: killed every so often and resumed it ends in the weights of a run that nobody touched, which grows
 by no memory and no open files. `make soak MINUTES=30`.
-
 """
 
 from __future__ import annotations

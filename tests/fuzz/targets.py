@@ -24,6 +24,7 @@ import torch
 import xxhash
 
 import gnnsys as gs
+from gnnsys.cli.inspect import problems_of
 from gnnsys.errors import GnnsysError
 from gnnsys.ingestion import pickles
 from gnnsys.ingestion.archive import Archive
@@ -40,7 +41,7 @@ from gnnsys.training.config import TrainConfig
 from gnnsys.training.folder import read_json
 from gnnsys.training.run_file import read_run_file, write_run_file
 from gnnsys.training.tensors import decode
-from tests.golden import make_golden
+from tests.golden import make_golden, read_everything
 
 Parse = Callable[[bytes, Path], None]
 """Of bytes, in a folder whose `golden` holds artefacts, which are as they were afterwards."""
@@ -398,6 +399,11 @@ def _read_generation(folder: Path) -> None:
         generation.close()
 
 
+def _read_store(folder: Path) -> None:
+    read_everything("store", folder)
+    problems_of(folder, deep=True)
+
+
 def _newest(golden: Path) -> Path:
     folder = golden / "run/checkpoints"
     return folder / (folder / "latest").read_text().strip()
@@ -474,12 +480,13 @@ TARGETS = {
     "ogb-csv": Target(_ogb_samples, _parse_ogb, 4),
     "pickle": Target(_pickle_samples, _parse_pickle, 40),
     "manifest": Target(_manifest_samples, _parse_manifest),
-    "journal": Target(_journal_samples, _parse_journal, 4),
+    "journal": Target(_journal_samples, _parse_journal),
     "stage": Target(_stage_samples, _parse_stage, 2),
+    "store": Target(_file_samples("store"), _with_file("store", _read_store), 10),
     "pool": Target(_file_samples("pool"), _with_file("pool", _read_pool), 10),
     "generation": Target(_file_samples("pack/g000000"), _with_file("pack/g000000", _read_generation), 10),
     "folded": Target(_file_samples("folded/g000000"), _with_file("folded/g000000", _read_generation), 10),
-    "checkpoint": Target(_checkpoint_samples, _parse_checkpoint, 4),
+    "checkpoint": Target(_checkpoint_samples, _parse_checkpoint, 2),
     "safetensors": Target(_safetensors_samples, _parse_safetensors),
     "run-json": Target(_json_samples, _parse_json),
     "plan": Target(_plan_samples, _parse_plan),
