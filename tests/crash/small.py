@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import gnnsys as gs
 from gnnsys import failpoints
 from gnnsys.cli.inspect import problems_of
@@ -62,13 +64,14 @@ VERBS: Mapping[str, tuple[Callable[[Path, Path], str], int]] = {
 made; and how many of its places are tried unless a test is told to try more."""
 
 
-def count_places(verb: str, world: Path, out: Path) -> int:
-    """Failpoints that one run of `verb` passes."""
-    failpoints.arm("*=raise:EIO@1000000000")
-    VERBS[verb][0](world, out)
-    seen = failpoints._rules[0].seen
-    failpoints.arm("")
-    return seen
+def places(verb: str, world: Path, out: Path) -> list[str]:
+    """The failpoints that one run of `verb` passes, in order."""
+    passed: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(failpoints, "_rules", [None])
+        patch.setattr(failpoints, "_due", lambda name: passed.append(name) or [])
+        VERBS[verb][0](world, out)
+    return passed
 
 
 def assert_whole(verb: str, world: Path, out: Path, golden: str, what: object) -> None:

@@ -20,7 +20,7 @@ from gnnsys import failpoints
 from gnnsys.budget import Budget
 from gnnsys.errors import DiskSpaceError, GnnsysError, MemoryBudgetError
 from gnnsys.storage.files import atomic_write
-from tests.crash.small import VERBS, assert_whole, count_places
+from tests.crash.small import VERBS, assert_whole, places
 from tests.programme import record
 
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EINTR", "EMFILE", "EACCES")
@@ -57,7 +57,7 @@ def _tried(verb: str, points: list[Any]) -> list[Any]:
 @verbs
 def test_every_place_may_fail_once(verb: str, world: Path, tmp_path: Path) -> None:
     golden = VERBS[verb][0](world, tmp_path / "golden")
-    points = [(error, n) for error in ERRORS for n in range(1, count_places(verb, world, tmp_path / "counted") + 1)]
+    points = [(error, n) for error in ERRORS for n in range(1, len(places(verb, world, tmp_path / "counted")) + 1)]
     tried = _tried(verb, points)
     for error, n in tried:
         out = tmp_path / f"{error}-{n}"
