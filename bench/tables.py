@@ -1,7 +1,7 @@
 """Turn benchmark and accuracy JSON into the tables of the docs.
 
-`python -m gnnsys.bench.tables` rewrites docs/benchmarks.md with its plots, docs/accuracy.md and the table of the README
-from the committed JSON; a test checks that the pages are what it would write.
+`python -m gnnsys.bench.tables` rewrites docs/benchmarks.md with its plots, docs/accuracy.md, docs/reliability.md and
+the table of the README from the committed JSON; a test checks that the pages are what it would write.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnsys.bench.plots import METRICS, draw, plotted
+from gnnsys.bench.reliability import HEADER, rows
 from gnnsys.bench.schedules import draw_schedules
 from gnnsys.storage.files import atomic_write
 
@@ -96,6 +97,24 @@ def accuracy_page(results: Iterable[Mapping[str, Any]]) -> str:
     return f"# Accuracy on real data\n\n{_GENERATED}{intro}{table}"
 
 
+def reliability_page(results: Mapping[str, Mapping[str, int]]) -> str:
+    """docs/reliability.md."""
+    intro = (
+        "What the reliability programme ran on the code of this release, beside what the release set out to reach. "
+        "A figure that falls short says so. Counts of violations are part of the table: a sweep with any is missed.\n\n"
+    )
+    sweeps = markdown_table(
+        ("sweep", "counts"),
+        ((name, ", ".join(f"{what} {n:,}" for what, n in counts.items())) for name, counts in sorted(results.items())),
+    )
+    parts = [f"# Reliability\n\n{_GENERATED}{intro}", markdown_table(HEADER, rows(results))]
+    parts += ["\n## What each sweep counted\n\n", sweeps]
+    parts.append(
+        "\nCounts add up in the file that `GNNSYS_PROGRAMME_OUT` names: `tests/programme.json` is the one shown.\n"
+    )
+    return "".join(parts)
+
+
 def committed() -> dict[str, dict[str, Any]]:
     """The report of every case in bench/results."""
     return {p.stem: json.loads(p.read_bytes()) for p in sorted((ROOT / "bench" / "results").glob("*.json"))}
@@ -110,6 +129,9 @@ def pages() -> dict[Path, str]:
         readme: with_readme_table(readme.read_text(), readme_table(reports)),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(reports),
         ROOT / "docs" / "accuracy.md": accuracy_page(results),
+        ROOT / "docs" / "reliability.md": reliability_page(
+            json.loads((ROOT / "tests" / "programme.json").read_bytes())
+        ),
     }
 
 

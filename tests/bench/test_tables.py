@@ -9,7 +9,7 @@ import pytest
 
 from gnnsys.bench.harness import row
 from gnnsys.bench.plots import draw, plotted
-from gnnsys.bench.tables import benchmarks_page, readme_table, with_readme_table
+from gnnsys.bench.tables import benchmarks_page, readme_table, reliability_page, with_readme_table
 
 MACHINE = {"processor": "P", "cores": 2, "memory": "8 GiB", "caches_dropped": True, "memory_cgroup": False}
 ABSENT = "ImportError: no module named peer"
@@ -50,6 +50,21 @@ def test_bars_are_ours_first_and_then_every_peer_that_ran() -> None:
         ("epoch, packed", "epoch_s", [("gnnsys", 2.0), ("mapped", 50.0)]),
         ("plan, packed", "epoch_s", [("gnnsys", 2.0), ("predicted", 1.0)]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ({}, "| 500 kills | not run | **missed** |"),
+        ({"kills": {"kills": 499, "violations": 0}}, "| 500 kills | 499 | **missed** |"),
+        ({"kills": {"kills": 1500, "violations": 0}}, "| 500 kills | 1,500 | reached |"),
+        ({"kills": {"kills": 1500, "violations": 2}}, "| 500 kills | 1,500, 2 bad | **missed** |"),
+        ({"corruption": {"bit flips": 2000, "bit flips found": 1999}}, "| 2,000 flips | 2,000, 1 bad | **missed** |"),
+        ({"corruption": {"bit flips": 2000, "bit flips found": 2000}}, "| 2,000 flips | 2,000 | reached |"),
+    ],
+)
+def test_a_figure_of_the_programme_is_reached_or_missed(results: dict[str, dict[str, int]], said: str) -> None:
+    assert said in reliability_page(results)
 
 
 def test_equal_figures_are_drawn_as_equal_bytes(tmp_path: Path) -> None:
