@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: concurrency corruption faults fuzz machines soak fuzz-guided demo test lint types crash slow bench docs clean
+.PHONY: concurrency corruption faults fuzz machines power soak fuzz-guided demo test lint types crash slow bench docs clean
 
 demo: $(READY)
 	$(BIN)/gnnsys demo
@@ -22,6 +22,11 @@ RACES ?= 10
 SECONDS ?= 3
 concurrency: $(READY)
 	RACES=$(RACES) SECONDS=$(SECONDS) $(BIN)/pytest tests/crash/test_concurrency.py
+
+# make power STATES=5000: of a simulated disk, per protocol
+STATES ?= 250
+power: $(READY)
+	STATES=$(STATES) $(BIN)/pytest tests/crash/test_power_loss.py
 
 # make soak MINUTES=30: training that is killed every 20 to 60 seconds beside training that is not
 MINUTES ?= 30

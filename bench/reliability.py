@@ -69,8 +69,8 @@ FIGURES = (
         *(1, "all of them", _of("failpoints", "killed at"), _bad("failpoints", "not reached"), "make crash KILLS=100"),
     ),
     Figure(
-        "crash states of a simulated file system, per protocol",
-        *(5000, "5,000 states", _of("simulated", "states"), _bad("simulated"), "not written yet"),
+        "states that a loss of power can leave of a small file, a journal with its manifest, a growing file, checkpoints",
+        *(20_000, "5,000 each", _of("simulated", "states"), _bad("simulated"), "make power STATES=5000"),
     ),
     Figure(
         "single-bit flips, all found",

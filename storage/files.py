@@ -337,6 +337,14 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """Create `path` and its parents, durably: what is promised of files in a folder is worth what its name is."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        fsync_dir(path.parent)
+
+
 def make_output_folder(path: Path) -> None:
     """Create `path` (and its parents) for an artefact to be written in.
 
@@ -344,6 +352,6 @@ def make_output_folder(path: Path) -> None:
         InputDataError: something that is not a folder is in the way.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     except (FileExistsError, NotADirectoryError):
         raise InputDataError("GS-IN-020", f"{path}: a file is in the way", hint="Choose another folder.") from None

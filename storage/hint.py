@@ -29,7 +29,7 @@ def read_hint(folder: Path) -> str | None:
     """The relative path noted in `folder`; None when there is no readable hint."""
     try:
         return str(json.loads(read_small(folder / NAME))["store"])
-    except (CorruptStoreError, OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (CorruptStoreError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -74,6 +74,6 @@ def wanted_id(folder: Path) -> str:
         try:
             document = json.loads(read_small(folder / name))
             return str(document[key]["store"] if key else document["id"])
-        except (CorruptStoreError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (CorruptStoreError, ValueError, KeyError, TypeError, RecursionError):
             continue
     raise CorruptStoreError("GS-STORE-002", f"{folder}: neither {MANIFEST} nor {NAME} names a Store", hint=_OVERRIDE)

@@ -28,6 +28,7 @@ from gnnsys.storage.files import (
     PAGE,
     disk_errors,
     make_data_durable,
+    make_folder,
     open_read,
     open_sized,
     raw_bytes,
@@ -134,7 +135,7 @@ class _Writer:
         self._hash = xxhash.xxh3_128()
         self._fds: dict[str, int] = {}
         slots_path = stage.folder / SLOTS
-        slots_path.parent.mkdir(exist_ok=True)
+        make_folder(slots_path.parent)
         try:
             self._fds[SLOTS] = open_sized(slots_path, int(slot_offset[-1]))
             for name in (COUNT, HASH):

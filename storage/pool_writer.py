@@ -20,6 +20,7 @@ from gnnsys.storage.files import (
     disk_errors,
     fsync_dir,
     make_durable,
+    make_folder,
     open_read,
     open_sized,
     read_into,
@@ -126,9 +127,7 @@ class PoolWriter:
 
     def _open_shard(self) -> None:
         path = self._stage.folder / shard_path(len(self._sizes) - 1)
-        if not path.parent.exists():
-            path.parent.mkdir()
-            fsync_dir(self._stage.folder)
+        make_folder(path.parent)
         self._fd = open_sized(path, self._sizes[-1])
         bypass_page_cache(self._fd)
         fsync_dir(path.parent)

@@ -35,6 +35,7 @@ from gnnsys.storage.files import (
     PAGE,
     disk_errors,
     make_data_durable,
+    make_folder,
     open_sized,
     raw_bytes,
     read_into,
@@ -186,7 +187,7 @@ class _Scatter:
         return max(RANGE_BYTES, self._table.num_bytes * len(self._targets.file) * PIECE_BYTES // written)
 
     def _open(self, path: Path, num_bytes: int) -> int:
-        path.parent.mkdir(exist_ok=True)
+        make_folder(path.parent)
         try:
             fd = open_sized(path, num_bytes)
         except BaseException:

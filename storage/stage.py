@@ -34,6 +34,7 @@ from gnnsys.storage.files import (
     disk_errors,
     fsync_dir,
     make_data_durable,
+    make_folder,
     make_output_folder,
     read_small,
     remove_temps,
@@ -169,7 +170,7 @@ class Stage:
                 self._start_over()
             else:
                 self._refuse_other(*other, _UNFINISHED)
-        self.work.mkdir(exist_ok=True)
+        make_folder(self.work)
         remove_temps(self.work)
         (self.work / _VOID).unlink(missing_ok=True)
         if not begun.exists():

@@ -18,6 +18,7 @@ from gnnsys.storage.files import (
     disk_errors,
     make_data_durable,
     make_durable,
+    make_folder,
     open_read,
     open_sized,
     raw_bytes,
@@ -56,7 +57,7 @@ class SequentialWriter:
     ) -> None:
         self._folder, self._path = folder, path
         self._full = folder / path
-        self._full.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._full.parent)
         self._seed = context_seed(artefact_id, path)
         self._whole = xxhash.xxh3_128()
         self._block = xxhash.xxh3_64(seed=self._seed)
@@ -161,7 +162,7 @@ def array_entry(path: str, array: np.ndarray, role: str) -> FileEntry:
 
 def write_array(folder: Path, path: str, array: np.ndarray, role: str) -> FileEntry:
     """Write a small array atomically and return its entry."""
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder((folder / path).parent)
     atomic_write(folder / path, np.ascontiguousarray(array).tobytes())
     return array_entry(path, array, role)
 

@@ -30,7 +30,16 @@ from gnnsys.errors import CorruptStoreError, GnnsysError
 from gnnsys.failpoints import failpoint
 from gnnsys.pipeline.ranks import Alone, Ranks
 from gnnsys.storage.checksums import digest
-from gnnsys.storage.files import atomic_write, fsync_dir, open_read, read_small, remove_temps, remove_tree, write_new
+from gnnsys.storage.files import (
+    atomic_write,
+    fsync_dir,
+    make_folder,
+    open_read,
+    read_small,
+    remove_temps,
+    remove_tree,
+    write_new,
+)
 from gnnsys.storage.manifest import NAME, FileEntry, Manifest, artefact_id, canonical_json, read_manifest
 from gnnsys.training.tensors import decode, encode
 
@@ -86,7 +95,7 @@ class Checkpoints:
         return self._folder / checkpoint.name
 
     def _make_room(self, temp: Path) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         self._remove_leftovers()
         temp.mkdir()
 
