@@ -69,7 +69,7 @@ FIGURES = (
         *(1, "all of them", _of("failpoints", "killed at"), _bad("failpoints", "not reached"), "make crash KILLS=100"),
     ),
     Figure(
-        "states that a loss of power can leave of a small file, a journal with its manifest, a growing file, checkpoints",
+        "states that a loss of power leaves of a small file, a journal with its manifest, a growing file, checkpoints",
         *(20_000, "5,000 each", _of("simulated", "states"), _bad("simulated"), "make power STATES=5000"),
     ),
     Figure(

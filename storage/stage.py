@@ -222,7 +222,7 @@ _UNFINISHED = "Use the same options to continue, delete the unfinished folder to
 
 def refuse_foreign(folder: Path, allow: Collection[str] = ()) -> None:
     """Raise InputDataError when `folder` holds files, other than those named in `allow`, that no Stage of ours made."""
-    begun = (folder / NAME).exists() or (folder / ".lock").exists()
+    begun = any((folder / name).exists() for name in (NAME, ".lock", ".work"))
     if not begun and any(entry.name not in allow for entry in folder.iterdir()):
         raise InputDataError(
             "GS-IN-022", f"{folder}: the folder is not empty", hint="Choose a folder that is new or empty."

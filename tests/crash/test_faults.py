@@ -57,8 +57,8 @@ def _tried(verb: str, points: list[Any]) -> list[Any]:
 @verbs
 def test_every_place_may_fail_once(verb: str, world: Path, tmp_path: Path) -> None:
     golden = VERBS[verb][0](world, tmp_path / "golden")
-    points = [(error, n) for error in ERRORS for n in range(1, len(places(verb, world, tmp_path / "counted")) + 1)]
-    tried = _tried(verb, points)
+    num_places = len(places(verb, world, tmp_path / "counted"))
+    tried = _tried(verb, [(error, n) for error in ERRORS for n in range(1, num_places + 1)])
     for error, n in tried:
         out = tmp_path / f"{error}-{n}"
         _fails(verb, world, out, f"*=raise:{error}@{n}")

@@ -29,6 +29,8 @@ from tests.programme import record
 STATES = int(os.environ.get("STATES", "250"))
 UNITS = 4
 Ack = Callable[[Any], None]
+Write = Callable[[Path, Ack], None]
+Check = Callable[[Path, list[Any]], None]
 
 
 def _write_file(root: Path, ack: Ack) -> None:
@@ -114,7 +116,7 @@ def _check_checkpoints(root: Path, promised: list[int]) -> None:
     assert found is None or bool((found.tensors["model"]["w"] == found.step).all())
 
 
-PROTOCOLS: dict[str, tuple[Callable[[Path, Ack], None], Callable[[Path, list[Any]], None]]] = {
+PROTOCOLS: dict[str, tuple[Write, Check]] = {
     "small file": (_write_file, _check_file),
     "journal and manifest": (_write_units, _check_units),
     "growing file": (_write_table, _check_table),
@@ -122,9 +124,7 @@ PROTOCOLS: dict[str, tuple[Callable[[Path, Ack], None], Callable[[Path, list[Any
 }
 
 
-def _lose_power(
-    name: str, write: Callable[[Path, Ack], None], check: Callable[[Path, list[Any]], None], tmp_path: Path
-) -> None:
+def _lose_power(name: str, write: Write, check: Check, tmp_path: Path) -> None:
     """In STATES ways."""
     recorder = Recorder(tmp_path / "run")
     (tmp_path / "run").mkdir()
@@ -148,7 +148,7 @@ def test_what_was_promised_is_there_after_any_loss_of_power(name: str, tmp_path:
     record("simulated", {"states": STATES, f"states of {name}": STATES, "violations": 0})
 
 
-def _write_without(call: str) -> Callable[[Path, Ack], None]:
+def _write_without(call: str) -> Write:
     """`_write_file` by a system in which `call` does nothing."""
 
     def write(root: Path, ack: Ack) -> None:
