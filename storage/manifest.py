@@ -206,7 +206,7 @@ def _check_entry(path: Path, entry: FileEntry) -> None:
     parts = entry.path.split("/")
     if not all(_PATH_PART.fullmatch(part) and part not in (".", "..") for part in parts):
         raise CorruptStoreError("GS-STORE-001", f"{path}: {entry.path!r} is not a path inside the folder")
-    numbers = all(isinstance(n, int) and n >= 0 for n in (entry.size, *entry.shape))
+    numbers = all(isinstance(n, int) and 0 <= n < 1 << 63 for n in (entry.size, *entry.shape))
     # the limit is numpy's, which counts the bytes of an empty array as if its zeros were ones
     if not numbers or len(entry.shape) > _MAX_DIMENSIONS or math.prod(max(n, 1) for n in entry.shape) >= 1 << 60:
         raise CorruptStoreError("GS-STORE-001", f"{path}: {entry.path} has an impossible size or shape")

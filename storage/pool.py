@@ -167,7 +167,7 @@ class Pool:
 
     def seed_ids(self) -> np.ndarray | None:
         """(n,) int64 nodes that were sampled for, None for pairs; reads the first ring of every batch."""
-        if self.manifest.parameters["pairs"] is not None:
+        if self._of_pairs:
             return None
         return np.concatenate([self.ids(k, 0) for k in range(self.num_batches)])
 
@@ -187,6 +187,7 @@ class Pool:
         self.order = str(parameters["order"])
         self.seed = int(parameters["seed"])
         self.pool_index = int(parameters["pool_index"])
+        self._of_pairs = parameters["pairs"] is not None
         self.num_batches = int(self.manifest.counts["batches"])
         str(self.manifest.inputs["store"])
         if self.manifest.counts["hops"] != self.hops or self.num_batches < 1:

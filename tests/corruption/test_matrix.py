@@ -95,7 +95,7 @@ def test_every_flipped_bit_is_found(kind: str, world: Path) -> None:
     rng, counts, files = random.Random(kind), Counter[str](), covered(world / kind)
     for file in files:
         data = file.read_bytes()
-        for changed in flips(rng, data, max(FLIPS // (len(KINDS) * len(files)), 1)):
+        for changed in flips(rng, data, -(-FLIPS // (len(KINDS) * len(files)))):
             file.write_bytes(changed)
             check(kind, world, file, "bit flips", counts)
         file.write_bytes(data)
