@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from gnnsys.bench.tables import pages
 from gnnsys.cli.app import app
@@ -74,5 +75,4 @@ def test_relative_links_lead_to_files(page: Path) -> None:
 
 @pytest.mark.parametrize("verb", [command.name for command in app.registered_commands])
 def test_the_help_of_every_verb_shows_an_example(verb: str) -> None:
-    child = subprocess.run([sys.executable, "-m", "gnnsys", verb, "--help"], capture_output=True, text=True, check=True)
-    assert f"Example: gnnsys {verb} " in child.stdout
+    assert f"Example: gnnsys {verb} " in CliRunner().invoke(app, [verb, "--help"]).stdout

@@ -7,16 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from gnnsys.errors import ConfigError
-from gnnsys.ingestion.npy import map_npy
 from gnnsys.progress import Progress, silent
-from gnnsys.storage.store import Store
 
 Memory = Annotated[str, typer.Option(help="Memory the command may grow by, e.g. 2GiB.")]
 Disk = Annotated[str | None, typer.Option(help="Disk the pack may take, e.g. 40GiB; free space when not given.")]
@@ -61,54 +57,6 @@ def parse_fanouts(text: str) -> list[int]:
     if min(fanouts) < -1:
         raise ConfigError("GS-CFG-701", f"--fanouts {text!r}: the smallest fanout is -1 (all neighbours)")
     return fanouts
-
-
-def sampling_options(
-    fanouts: str | None, batch_size: int | None, seeds: str | None, seed: int | None
-) -> dict[str, Any]:
-    """What a Store is sampled with, defaults filled in."""
-    return {
-        "fanouts": parse_fanouts("10,5" if fanouts is None else fanouts),
-        "batch_size": 1024 if batch_size is None else batch_size,
-        "seeds": _seeds("train" if seeds is None else seeds),
-        "seed": 0 if seed is None else seed,
-    }
-
-
-def _seeds(given: str) -> str | np.ndarray:
-    """Name of a split, which never ends in .npy, or the ids in a file."""
-    return map_npy(Path(given)) if given.endswith(".npy") else given
-
-
-def edge_weights(store: Store, weighted: bool) -> np.ndarray | None:
-    """What neighbours are drawn by: None for uniformly.
-
-    Raises:
-        ConfigError: by weight, from a Store without any.
-    """
-    found = store.edge_weights() if weighted else None
-    if weighted and found is None:
-        raise ConfigError(
-            "GS-CFG-973",
-            f"{store.path}: the edges have no weights",
-            hint="Leave out --weighted, or ingest with weights.",
-        )
-    return found
-
-
-def refuse_sampling_options(source: Path, **given: object) -> None:
-    """A Pool was sampled already: options that would change nothing are refused.
-
-    Raises:
-        ConfigError: one of them was given.
-    """
-    for name, value in given.items():
-        if value is not None:
-            raise ConfigError(
-                "GS-CFG-704",
-                f"--{name.replace('_', '-')} was given with the Pool {source}, which is sampled already",
-                hint="Leave it out, or give the Store.",
-            )
 
 
 def emit(result: dict[str, Any], text: str, as_json: bool) -> None:

@@ -22,12 +22,10 @@ from gnnsys.cli.common import (
     StorePath,
     Weighted,
     Workers,
-    edge_weights,
     emit,
     progress,
-    refuse_sampling_options,
-    sampling_options,
 )
+from gnnsys.cli.sampling import edge_weights, refuse_sampling_options, sampling_options
 from gnnsys.errors import ConfigError
 from gnnsys.ingestion.npy import map_npy
 from gnnsys.models.fold import aggregates_input, foldable

@@ -51,6 +51,7 @@ from gnnsys.training.folder import (
 from gnnsys.training.memory import trim
 from gnnsys.training.run_file import write_run_file
 from gnnsys.training.shares import share_memory
+from gnnsys.training.splits import scored_splits
 from gnnsys.training.stages import Part, Share, check_cuttable, layer_widths, open_share
 from gnnsys.training.state import TrainState
 from gnnsys.training.step import StepWork
@@ -416,7 +417,7 @@ class _Session:
     def _final_metrics(self) -> dict[str, dict[str, float]]:
         if self._job.store is None or not hasattr(self._job.task, "metric"):
             return {}
-        return self._evaluate(self._job.store.split_names).metrics
+        return self._evaluate(scored_splits(self._job.store)).metrics
 
 
 def choose_device(name: str) -> torch.device:

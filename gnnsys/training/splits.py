@@ -7,6 +7,7 @@ import torch
 
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.samplers.seeds import as_seeds
+from gnnsys.storage.labels import known
 from gnnsys.storage.store import Store
 from gnnsys.training.tasks import Task
 
@@ -25,7 +26,7 @@ def check_splits(task: Task, store: Store, trained: np.ndarray | None) -> None:
     """
     if not hasattr(task, "metric"):
         return
-    for split in store.split_names:
+    for split in scored_splits(store):
         ids = as_seeds(store, task.seeds(store, split)).ids
         if ids is None:
             continue
@@ -33,6 +34,14 @@ def check_splits(task: Task, store: Store, trained: np.ndarray | None) -> None:
             _refuse_shared(trained, ids, split)
         if hasattr(task.metric, "check"):
             _refuse_undefined(task, store, split, ids)
+
+
+def scored_splits(store: Store) -> list[str]:
+    """The splits with a label at least; others are there to be predicted. All of them when there are no labels."""
+    labels = store.labels()
+    if labels is None:
+        return store.split_names
+    return [name for name in store.split_names if known(labels[store.split(name)]).any()]
 
 
 def _refuse_shared(trained: np.ndarray, ids: np.ndarray, split: str) -> None:

@@ -39,7 +39,8 @@ def root(tmp_path: Path) -> Path:
     np.save(cites / "edge_index.npy", rng.integers(0, NODES, (2, EDGES)))
     meta = {"paper": NODES, "author": 7, "institution": 3, "num_classes": 6}
     torch.save(meta, folder / "meta.pt")
-    split = {"train": ids[:10], "valid": ids[10:15], "test": ids[15:25]}
+    split = {"train": ids[:10], "valid": ids[10:15], "test-dev": ids[15:25], "test-challenge": ids[25:30]}
+    split["test-whole"] = ids[15:30]
     torch.save(split, folder / "split_dict.pt")
     return tmp_path
 
@@ -61,7 +62,7 @@ def test_the_store_holds_what_ogb_reads(
     assert np.array_equal(store.labels(), np.where(np.isnan(theirs.paper_label), -1, theirs.paper_label))
     assert (store.num_nodes, store.num_classes) == (theirs.num_papers, theirs.num_classes)
     assert {n: store.split(n).tolist() for n in store.split_names} == {
-        n: sorted(theirs.get_idx_split(n)) for n in ("train", "valid")
+        n: sorted(theirs.get_idx_split(n)) for n in ("train", "valid", "test-dev", "test-challenge")
     }
 
 
