@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gnnsys.storage.pool import Pool
     from gnnsys.storage.store import Store
     from gnnsys.storage.tables import MutableTable
+    from gnnsys.training.label_propagation import label_propagation
     from gnnsys.training.matrix_tasks import MultilabelClassification, NodeRegression
     from gnnsys.training.run import Run, predict, train
     from gnnsys.training.tasks import NodeClassification, Task
@@ -53,6 +54,7 @@ _HOME = {
     "aggregate": "gnnsys.models.aggregate",
     "build": "gnnsys.models.registry",
     "ingest": "gnnsys.ingestion",
+    "label_propagation": "gnnsys.training.label_propagation",
     "pack": "gnnsys.planning.packing",
     "plan": "gnnsys.planning.plan",
     "predict": "gnnsys.training.run",
@@ -81,6 +83,7 @@ __all__ = [
     "aggregate",
     "build",
     "ingest",
+    "label_propagation",
     "pack",
     "plan",
     "predict",
