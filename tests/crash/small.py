@@ -54,11 +54,11 @@ def _predict(world: Path, out: Path) -> str:
 
 
 VERBS: Mapping[str, tuple[Callable[[Path, Path], str], int]] = {
-    "ingest": (_ingest, 40),
-    "sample": (_sample, 40),
-    "pack": (_pack, 40),
-    "train": (_train, 5),
-    "predict": (_predict, 6),
+    "ingest": (_ingest, 20),
+    "sample": (_sample, 20),
+    "pack": (_pack, 20),
+    "train": (_train, 3),
+    "predict": (_predict, 3),
 }
 """Each verb, a function from (a folder with `store`, `pack` and `run`, the folder to make) to the digest of what it
 made; and how many of its places are tried unless a test is told to try more."""
