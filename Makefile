@@ -8,8 +8,11 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/gnnsys demo
 
+# A process per core, four at most, each with one torch thread; make test PARALLEL= runs in one.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+test: export OMP_NUM_THREADS ?= 1
 test: $(READY)
-	$(BIN)/pytest -m "not crash and not slow and not gpu"
+	$(BIN)/pytest $(PARALLEL) -m "not crash and not slow and not gpu"
 
 # make crash KILLS=100: so many per verb at any place, and one chain through all verbs for every 20
 KILLS ?= 20

@@ -1,12 +1,14 @@
 """Turn benchmark and accuracy JSON into the tables of the docs.
 
 `python -m gnnsys.bench.tables` rewrites docs/benchmarks.md with its plots, docs/accuracy.md, docs/reliability.md and
-the table of the README from the committed JSON; a test checks that the pages are what it would write.
+the table of the README from the committed JSON, and docs/errors.md from the sources; a test checks that the pages are
+what it would write.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from gnnsys.bench.plots import METRICS, draw, plotted
 from gnnsys.bench.reliability import HEADER, rows
 from gnnsys.bench.schedules import draw_schedules
+from gnnsys.cli.error_index import Entry, error_index
 from gnnsys.storage.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,6 +118,25 @@ def reliability_page(results: Mapping[str, Mapping[str, int]]) -> str:
     return "".join(parts)
 
 
+def errors_page() -> str:
+    """docs/errors.md, from the sources."""
+    index = error_index()
+    kinds: dict[str, list[Entry]] = {}
+    for entry in index.values():
+        kinds.setdefault(entry.kind, []).append(entry)
+    parts = [
+        f"# Errors\n\n{_GENERATED}",
+        "Every error and warning has a code; `gnnsys explain CODE` says the same. What is only known when it happens\n"
+        "stands in braces.\n",
+    ]
+    for kind, entries in sorted(kinds.items()):
+        code = entries[0].exit_code
+        parts.append(f"\n## {kind}, {'ends nothing' if code is None else f'exit code {code}'}\n\n")
+        rows = ((entry.code, _cell(case.message), _cell(case.hint)) for entry in entries for case in entry.cases)
+        parts.append(markdown_table(("code", "what happened", "what to do"), rows))
+    return "".join(parts)
+
+
 def committed() -> dict[str, dict[str, Any]]:
     """The report of every case in bench/results."""
     return {p.stem: json.loads(p.read_bytes()) for p in sorted((ROOT / "bench" / "results").glob("*.json"))}
@@ -129,10 +151,16 @@ def pages() -> dict[Path, str]:
         readme: with_readme_table(readme.read_text(), readme_table(reports)),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(reports),
         ROOT / "docs" / "accuracy.md": accuracy_page(results),
+        ROOT / "docs" / "errors.md": errors_page(),
         ROOT / "docs" / "reliability.md": reliability_page(
             json.loads((ROOT / "tests" / "programme.json").read_bytes())
         ),
     }
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a table: one line, nothing that Markdown takes for its own."""
+    return re.sub(r"([|<>*_`\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _figure(value: float, unit: str) -> str:
