@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gnnsys.training.label_propagation import label_propagation
     from gnnsys.training.matrix_tasks import MultilabelClassification, NodeRegression
     from gnnsys.training.run import Run, predict, train
-    from gnnsys.training.tasks import NodeClassification, Task
+    from gnnsys.training.tasks import NodeClassification, Task, balanced_weights
 
 _HOME = {
     "ArraySource": "gnnsys.ingestion",
@@ -52,6 +52,7 @@ _HOME = {
     "Task": "gnnsys.training.tasks",
     "add": "gnnsys.ingestion",
     "aggregate": "gnnsys.models.aggregate",
+    "balanced_weights": "gnnsys.training.tasks",
     "build": "gnnsys.models.registry",
     "ingest": "gnnsys.ingestion",
     "label_propagation": "gnnsys.training.label_propagation",
@@ -81,6 +82,7 @@ __all__ = [
     "Task",
     "add",
     "aggregate",
+    "balanced_weights",
     "build",
     "ingest",
     "label_propagation",

@@ -118,7 +118,7 @@ def test_the_public_surface_is_what_the_design_names() -> None:
         "ArraySource",
         *("Batch", "Block", "GnnsysError", "Loader", "MutableTable", "NodeClassification", "Pack", "Plan", "Pool"),
         *("MultilabelClassification", "NodeRegression"),
-        *("Run", "Seeds", "Store", "Task", "add", "aggregate", "build", "ingest", "pack", "plan"),
+        *("Run", "Seeds", "Store", "Task", "add", "aggregate", "balanced_weights", "build", "ingest", "pack", "plan"),
         *("label_propagation", "predict", "sample", "train"),
     }
 

@@ -138,6 +138,12 @@ def checked_weights(given: Sequence[float] | Tensor, num_classes: int) -> Tensor
     Raises:
         ConfigError: not one finite number of at least 0 per class, one of them above 0.
     """
+    if isinstance(given, str):
+        raise ConfigError(
+            "GS-CFG-954",
+            f"class_weights is {given!r}: a task knows no graph to count the classes of",
+            hint="Count them: class_weights=gs.balanced_weights(store).",
+        )
     weights = torch.as_tensor(given, dtype=torch.float32).detach().cpu()
     good = weights.shape == (num_classes,) and bool((weights.isfinite() & (weights >= 0)).all() and weights.any())
     if not good:
@@ -150,6 +156,8 @@ def checked_weights(given: Sequence[float] | Tensor, num_classes: int) -> Tensor
 
 def balanced_weights(store: Store) -> list[float]:
     """(C,): n / (C * n_c) for n_c of the n labelled nodes of `train`; 0 for a class that has none there.
+
+    What `--class-weights balanced` gives the task.
 
     Source: `sklearn.utils.class_weight.compute_class_weight`; the mean over the nodes is 1.
     """

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 import gnnsys as gs
 from gnnsys.errors import ConfigError
-from gnnsys.training.tasks import NodeClassification, balanced_weights
+from gnnsys.training.tasks import NodeClassification
 from tests.graphs import ingest_arrays
 from tests.training.test_trainer import CLASSES, MakeTrainer, random_batch
 
@@ -40,19 +40,24 @@ def test_a_step_is_that_of_torch(micro_batches: int, make_trainer: MakeTrainer) 
 def test_balanced_weights_are_those_of_sklearn(tmp_path: Path) -> None:
     y = np.array([0, 0, 0, 1, 1, 2, -1, 2, 2, 2])
     store = ingest_arrays(tmp_path / "s", np.arange(10), np.arange(10), y=y, splits={"train": np.arange(7)})
-    assert balanced_weights(store) == pytest.approx([6 / (3 * 3), 6 / (3 * 2), 6 / (3 * 1)])
+    assert gs.balanced_weights(store) == pytest.approx([6 / (3 * 3), 6 / (3 * 2), 6 / (3 * 1)])
 
 
 def test_a_class_without_a_node_to_train_on_counts_nothing(tmp_path: Path) -> None:
     y = np.array([0, 0, 2, 1])
     store = ingest_arrays(tmp_path / "s", np.arange(4), np.arange(4), y=y, splits={"train": [0, 1, 2]})
-    assert balanced_weights(store) == pytest.approx([0.75, 0.0, 1.5])
+    assert gs.balanced_weights(store) == pytest.approx([0.75, 0.0, 1.5])
 
 
 @pytest.mark.parametrize("weights", [[1.0], [-1.0] * CLASSES, [float("nan")] * CLASSES, [0.0] * CLASSES])
 def test_what_is_no_weight_is_refused(weights: list[float]) -> None:
     with pytest.raises(ConfigError, match="GS-CFG-950"):
         NodeClassification(CLASSES, class_weights=weights)
+
+
+def test_a_task_that_should_count_classes_says_who_does() -> None:
+    with pytest.raises(ConfigError, match=r"GS-CFG-954: class_weights is 'balanced'"):
+        NodeClassification(CLASSES, class_weights="balanced")  # type: ignore[arg-type]
 
 
 def test_weights_are_part_of_what_a_run_is() -> None:

@@ -10,6 +10,8 @@ import torch
 
 import gnnsys as gs
 from gnnsys.models.aggregate import aggregate
+from gnnsys.models.registry import NAMES, build
+from tests.training.conftest import CLASSES, COLUMNS, MakeTrainer
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,18 @@ def test_accuracy_on_real_data_is_that_of_float32(cora: gs.Store, tmp_path: Path
 def test_two_runs_are_equal_and_differ_from_float32(cora: gs.Store, tmp_path: Path) -> None:
     one, two, other = (train(cora, tmp_path / str(i), p) for i, p in enumerate(("bf16", "bf16", "f32")))
     assert one.result["weights_digest"] == two.result["weights_digest"] != other.result["weights_digest"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_network_trains_near_float32(name: str, make_trainer: MakeTrainer) -> None:
+    sizes = {"in_channels": COLUMNS, "hidden_channels": 8, "num_layers": 2, "out_channels": CLASSES}
+    losses = {}
+    for precision in ("f32", "bf16"):
+        trainer = make_trainer(precision, model=build(name, **sizes), precision=precision, lr=0.01)
+        losses[precision] = [record.loss for record in trainer.fit().history]
+        assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+    assert losses["bf16"] != losses["f32"]
+    assert losses["bf16"] == pytest.approx(losses["f32"], rel=2**-5)  # a product has 8 bits, some errors add up
 
 
 @pytest.mark.parametrize("how", ["sum", "mean", "gcn"])
