@@ -150,14 +150,19 @@ def _tune(parameter: int, value: int) -> bool:
 
 
 class GrowthMeter:
-    """Samples `counted_bytes` of this process in a thread; `peak_growth` is the highest value over the first."""
+    """Samples `counted_bytes` of this process in a thread; `peak_growth` is the highest value over the first,
+    `recent_growth` the highest since it was asked for last."""
 
     def __init__(self, interval_s: float = 0.01) -> None:
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="gnnsys-growth", daemon=True)
         self.baseline = counted_bytes()
-        self._peak = self.baseline
+        self._peak = self._recent = self.baseline
+
+    def recent_growth(self) -> int:
+        recent, self._recent = max(self._recent, counted_bytes()), 0
+        return recent - self.baseline
 
     @property
     def peak_growth(self) -> int:
@@ -165,7 +170,7 @@ class GrowthMeter:
         return self._peak - self.baseline
 
     def __enter__(self) -> GrowthMeter:
-        self.baseline = self._peak = counted_bytes()
+        self.baseline = self._peak = self._recent = counted_bytes()
         self._thread.start()
         return self
 
@@ -177,4 +182,5 @@ class GrowthMeter:
 
     def _sample(self) -> None:
         while not self._stop.wait(self._interval_s):
-            self._peak = max(self._peak, counted_bytes())
+            counted = counted_bytes()
+            self._peak, self._recent = max(self._peak, counted), max(self._recent, counted)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import secrets
 import shutil
@@ -172,6 +173,17 @@ def remove_temps(folder: Path) -> None:
     """Delete temporary files that a killed writer left in `folder`. Only the holder of its lock may call this."""
     for temp in folder.glob(".*.tmp.*.*"):
         temp.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Delete the temporary files that writers of `path` left which are no longer running on this machine."""
+    for temp in path.parent.glob(f".{glob.escape(path.name)}.tmp.*.*"):
+        owner = temp.name.split(".")[-2]
+        with suppress(PermissionError):
+            try:
+                os.kill(int(owner) if owner.isdigit() else os.getpid(), 0)
+            except ProcessLookupError:
+                temp.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: bytes) -> None:

@@ -49,6 +49,15 @@ def test_the_meter_keeps_the_peak_after_memory_is_given_back() -> None:
     assert meter.peak_growth >= (64 << 20) * 0.9
 
 
+def test_the_meter_tells_what_was_used_since_it_was_asked() -> None:
+    with GrowthMeter(interval_s=0.001) as meter:
+        held = np.ones(64 << 20, dtype=np.uint8)
+        assert meter.recent_growth() >= held.nbytes * 0.9
+        del held
+        meter.recent_growth()
+        assert meter.recent_growth() < (16 << 20)
+
+
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel keeps no peak to reset")
 def test_a_peak_between_two_samples_is_not_missed() -> None:
     peak_growth(lambda: np.ones(96 << 20, dtype=np.uint8))  # an earlier, higher peak does not count

@@ -23,6 +23,8 @@ class Epoch:
     loss: float
     seconds: float
     valid: float | None
+    growth: float | None
+    """Bytes that the first process grew by at most, in the epoch and the evaluation behind it."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def read_run(path: Path) -> RunFacts:
 
 def _epoch(event: dict[str, Any], metric: str) -> Epoch:
     valid = event.get("metrics", {}).get("valid", {}).get(metric)
-    return Epoch(event["epoch"], float(event["loss"]), event["wall_s"], None if valid is None else float(valid))
+    valid = None if valid is None else float(valid)
+    return Epoch(event["epoch"], float(event["loss"]), event["wall_s"], valid, event.get("growth_bytes"))
 
 
 def _events(path: Path) -> list[dict[str, Any]]:

@@ -132,6 +132,11 @@ def _data_charts(run: RunFacts) -> str:
             zero=True,
         )
     ]
+    grown = [(e.number, e.growth) for e in run.epochs if e.growth]
+    if grown:
+        given = float(run.config["options"]["memory"])
+        lines = [Line("used at most", grown), Line("given", [(number, given) for number, _ in grown])]
+        figures.append(chart("Memory by epoch, and what was given", "epoch", lines, _bytes, zero=True))
     if run.result:
         lines = [
             Line(name, list(enumerate(map(float, run.result[key]))))

@@ -20,7 +20,7 @@ import torch
 
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.progress import Progress, silent
-from gnnsys.storage.files import replacing, require_free, write_all
+from gnnsys.storage.files import remove_abandoned, replacing, require_free, write_all
 from gnnsys.storage.store import Store
 
 What = Literal["class", "probabilities", "outputs"]
@@ -66,6 +66,7 @@ def write_predictions(
         parts = _as_npy(what, outputs)
     else:
         parts = _as_csv(what, store, nodes, outputs)
+    remove_abandoned(path)
     with replacing(path) as fd:
         offset = 0
         for done, part in parts:

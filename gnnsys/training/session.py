@@ -283,6 +283,7 @@ class _Session:
             checkpoints=self._checkpoints,
             events=self._events,
             evaluate=lambda: self._validate(work.model),
+            growth=self._meter.recent_growth,
             freed=self._memory.freed,
             ranks=self._ranks,
             stop=self._stop,

@@ -45,6 +45,7 @@ class Trainer:
         folder: of the run; checkpoints go to `folder/checkpoints`.
         evaluate: the metric on `valid` of the model as it is, or None where there is nothing to evaluate on; all
             ranks call it together.
+        growth: bytes that this process grew by at most since it was asked last.
         freed: told before every step.
         stop: checked after every step; once set, a checkpoint is written and InterruptedWorkError raised.
     """
@@ -59,6 +60,7 @@ class Trainer:
         checkpoints: Checkpoints,
         events: Events,
         evaluate: Callable[[], float | None],
+        growth: Callable[[], int] = lambda: 0,
         freed: FreedBlocks | None = None,
         ranks: Ranks | None = None,
         stop: threading.Event | None = None,
@@ -69,7 +71,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, config)
         self._work, self._ranks = work, ranks or Alone()
         self._folder, self._checkpoints, self._events = folder, checkpoints, events
-        self._evaluate, self._progress, self._freed = evaluate, progress, freed
+        self._evaluate, self._progress, self._freed, self._growth = evaluate, progress, freed, growth
         self._stop = stop or threading.Event()
         self._mark = self._saved_at = time.monotonic()
         self._per_epoch = int(self._ranks.sum([len(loader) if self._ranks.stage == 0 else 0])[0])
@@ -217,6 +219,7 @@ class Trainer:
         epoch = state.epoch
         state.end_epoch(record)
         self._note_best(epoch)
+        rates["growth_bytes"] = self._growth()
         self._events.write("epoch", epoch=epoch, loss=record.loss, metrics=self._metrics(record), **rates)
         self._stopping = bool(self._ranks.sum([self._stop.is_set()])[0])
         every = self.config.checkpoint_steps

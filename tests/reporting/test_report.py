@@ -119,6 +119,14 @@ def test_a_run_that_was_killed_has_a_page_that_says_so(run: Path) -> None:
     assert "<b>" in text
 
 
+def test_memory_of_every_epoch_is_below_the_peak_and_drawn(made: Path) -> None:
+    facts = read_run(made / "run-0")
+    assert facts.result is not None
+    assert len(facts.epochs) == 3
+    assert all(0 < (epoch.growth or 0) <= facts.result["peak_growth_bytes"] for epoch in facts.epochs)
+    assert "Memory by epoch, and what was given" in report([made / "run-0"]).read_text()
+
+
 def test_warnings_of_a_run_are_shown(run: Path) -> None:
     with (run / "events.jsonl").open("a") as file:
         file.write(json.dumps({"kind": "warning", "code": "GS-X-001", "msg": "a < b"}) + "\n")

@@ -108,6 +108,16 @@ def test_more_than_the_volume_holds_is_refused_before_writing(tmp_path: Path) ->
         files.require_free(tmp_path / "not" / "there" / "yet", 1 << 60, "a pack")
 
 
+def test_only_what_dead_writers_of_this_file_left_is_abandoned(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    kept = [f".a[1].tmp.{os.getpid()}.ab", f".b.tmp.{dead.pid}.ab", "a[1]", ".a[1].tmp.x.ab"]
+    for name in (*kept, f".a[1].tmp.{dead.pid}.ab"):
+        (tmp_path / name).touch()
+    files.remove_abandoned(tmp_path / "a[1]")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
 def test_temporaries_of_a_killed_writer_are_removed_and_nothing_else(tmp_path: Path) -> None:
     for name in (".a.tmp.12.abcd", "a", ".hidden"):
         (tmp_path / name).touch()
