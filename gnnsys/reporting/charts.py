@@ -25,11 +25,20 @@ class Line:
     """Where on x to put a dot."""
 
 
-def chart(title: str, x_title: str, lines: Sequence[Line], show: Callable[[float], str], *, zero: bool = False) -> str:
+def chart(
+    title: str,
+    x_title: str,
+    lines: Sequence[Line],
+    show: Callable[[float], str],
+    *,
+    zero: bool = False,
+    binary: bool = False,
+) -> str:
     """A figure with one curve per line, from 0 upwards when `zero`; the empty string when no line has a point.
 
     Args:
         show: writes the values of y.
+        binary: they are bytes, whose round numbers are those of KiB, MiB or GiB.
     """
     kept = [Line(line.name, [p for p in line.points if math.isfinite(p[1])], line.mark) for line in lines]
     kept = [line for line in kept if line.points]
@@ -37,7 +46,8 @@ def chart(title: str, x_title: str, lines: Sequence[Line], show: Callable[[float
         return ""
     xs = [x for line in kept for x, _ in line.points]
     ys = [y for line in kept for _, y in line.points]
-    ticks = _ticks(0.0 if zero else min(ys), max(ys))
+    unit = 1024.0 ** int(math.log(max(ys), 1024)) if binary and max(ys) >= 1 else 1.0
+    ticks = [unit * tick for tick in _ticks((0.0 if zero else min(ys)) / unit, max(ys) / unit)]
     frame = _Frame(min(xs), max(xs), ticks[0], ticks[-1])
     parts = [_axes(frame, ticks, x_title, show)]
     parts += [_curve(frame, line, number % _COLOURS) for number, line in enumerate(kept)]

@@ -136,14 +136,16 @@ def _data_charts(run: RunFacts) -> str:
     if grown:
         given = float(run.config["options"]["memory"])
         lines = [Line("used at most", grown), Line("given", [(number, given) for number, _ in grown])]
-        figures.append(chart("Memory by epoch, and what was given", "epoch", lines, _bytes, zero=True))
+        figures.append(chart("Memory by epoch, and what was given", "epoch", lines, _bytes, zero=True, binary=True))
     if run.result:
         lines = [
             Line(name, list(enumerate(map(float, run.result[key]))))
             for name, key in (("read", "bytes_read"), ("planned", "bytes_planned"))
             if all(value is not None for value in run.result[key])
         ]
-        figures.append(chart("Bytes read in an epoch, and what the plan said", "epoch", lines, _bytes, zero=True))
+        figures.append(
+            chart("Bytes read in an epoch, and what the plan said", "epoch", lines, _bytes, zero=True, binary=True)
+        )
     return f'<div class="charts">{"".join(figures)}</div>'
 
 

@@ -127,6 +127,15 @@ def test_memory_of_every_epoch_is_below_the_peak_and_drawn(made: Path) -> None:
     assert "Memory by epoch, and what was given" in report([made / "run-0"]).read_text()
 
 
+@pytest.mark.parametrize("top", [3.0, 900.0, 5e5, 7e8, 3e12])
+def test_an_axis_of_bytes_has_round_numbers_of_their_unit(top: float) -> None:
+    drawn = chart("a", "b", [Line("c", [(0, top), (1, top / 3)])], lambda v: f"<{v!r}>", zero=True, binary=True)
+    ticks = [float(v) for v in re.findall(r"&lt;([\d.e+]+)&gt;</text>", drawn)]
+    unit = next(u for u in (1024.0**4, 1024.0**3, 1024.0**2, 1024.0, 1.0) if top >= u)
+    assert len(ticks) >= 3
+    assert all(abs(v / unit * 10 - round(v / unit * 10)) < 1e-6 for v in ticks)
+
+
 def test_warnings_of_a_run_are_shown(run: Path) -> None:
     with (run / "events.jsonl").open("a") as file:
         file.write(json.dumps({"kind": "warning", "code": "GS-X-001", "msg": "a < b"}) + "\n")
