@@ -3,7 +3,8 @@
     GNNSYS_DATA=../shared/data python examples/real_graphs.py [photo computers dblp facebook chameleon]
 
 Five random splits of 20 nodes to train on and 30 to validate on per class, the five seeds with them; Chameleon has ten
-splits of its own. The same options everywhere, none chosen by a score; the best epoch is that of the validation nodes.
+splits of its own. The same options everywhere; the best epoch, and the learning rate among 0.01 and 0.003, by the validation nodes of two
+seeds.
 """
 
 import csv
@@ -27,7 +28,7 @@ MODELS = {
     "gat": {"heads": 8},
     "mlp": {},
 }
-TRAINING = {"epochs": 100, "eval_every": 10, "lr": 0.01, "weight_decay": 5e-4, "rows": "memory"}
+TRAINING = {"epochs": 100, "eval_every": 10, "lr": 0.003, "weight_decay": 5e-4, "rows": "memory"}
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gnnsys.errors import CorruptStoreError, InterruptedWorkError
-from gnnsys.storage.manifest import FileEntry, Manifest, read_manifest
+from gnnsys.errors import CorruptStoreError
+from gnnsys.storage.manifest import NAME, FileEntry, Manifest, read_manifest
 
 FORMAT = "gnnsys-addition"
 VERSION = 1
@@ -53,14 +53,13 @@ def read_additions(store: Path, store_id: str, num_nodes: int, ids: str) -> Iter
     Raises:
         CorruptStoreError: one belongs to another Store, or its files are not a table or a split of this one.
     """
-    for folder in sorted((store / FOLDER).glob("*-*")):
-        try:
-            manifest = read_manifest(folder, FORMAT, VERSION)
-        except InterruptedWorkError:
+    for folder in sorted((store / FOLDER).glob("*/")):
+        if not (folder / NAME).exists():
             continue
+        manifest = read_manifest(folder, FORMAT, VERSION)
         if manifest.inputs.get("store") != store_id:
             raise CorruptStoreError(
-                "GS-STORE-012", f"{folder}: was added to another Store", hint="Add it here again, from its source."
+                "GS-STORE-012", f"{folder}: was added to another Store", hint=f"Delete {folder}, then add it again."
             )
         for part in parts_of(folder, manifest):
             _check(part, num_nodes, ids)

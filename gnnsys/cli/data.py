@@ -154,7 +154,7 @@ def add(
 
     Example: gnnsys add stores/cora --table emb=emb.npy --split mine=ids.npy
     """
-    tables, splits = (dict(_named_file(given) for given in several or ()) for several in (table, split))
+    tables, splits = (_named_files(several or []) for several in (table, split))
     if not tables and not splits:
         raise ConfigError("GS-CFG-971", "there is nothing to add", hint="Give --table NAME=FILE.npy or --split.")
     with progress(quiet or as_json) as report:
@@ -166,11 +166,15 @@ def add(
     emit({"store": str(store), **names}, f"{store}: {text}", as_json)
 
 
-def _named_file(given: str) -> tuple[str, np.ndarray]:
-    name, equals, file = given.partition("=")
-    if not equals or not name:
-        raise ConfigError("GS-CFG-971", f"{given!r} is not NAME=FILE.npy")
-    return name, map_npy(Path(file))
+def _named_files(several: list[str]) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    for given in several:
+        name, equals, file = given.partition("=")
+        if not equals or not name or name in found:
+            problem = "names one twice" if name in found else "is not NAME=FILE.npy"
+            raise ConfigError("GS-CFG-971", f"{given!r} {problem}")
+        found[name] = map_npy(Path(file))
+    return found
 
 
 def _labels(store: gs.Store) -> str:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from gnnsys.budget import Budget
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.ingestion.arrays import identity, ids_of, rows_and_identity
 from gnnsys.ingestion.blocks import MakeBlocks
@@ -13,6 +16,7 @@ from gnnsys.ingestion.build import check_choice, ingest_budget
 from gnnsys.ingestion.job import Job
 from gnnsys.ingestion.rows import write_table
 from gnnsys.ingestion.splits import ascending, check_name
+from gnnsys.ingestion.values import as_array
 from gnnsys.progress import Progress, silent
 from gnnsys.storage.additions import FORMAT, VERSION, addition_folder
 from gnnsys.storage.files import require_free
@@ -50,7 +54,7 @@ def add(
     """
     opened = store if isinstance(store, Store) else Store.open(store)
     check_choice("on_nan", on_nan, ("error", "zero"))
-    adding = _Adding(opened, memory, num_workers(workers), progress)
+    adding = _Adding(opened, ingest_budget(memory), num_workers(workers), progress)
     for name, ids in (splits or {}).items():
         adding.split(name, ids)
     for name, given in (tables or {}).items():
@@ -61,8 +65,8 @@ def add(
 class _Adding:
     """One call of `add`."""
 
-    def __init__(self, store: Store, memory: str | int, workers: int, progress: Progress) -> None:
-        self._store, self._memory, self._workers, self._progress = store, memory, workers, progress
+    def __init__(self, store: Store, budget: Budget, workers: int, progress: Progress) -> None:
+        self._store, self._budget, self._workers, self._progress = store, budget, workers, progress
 
     def table(self, name: str, given: Any | MakeBlocks, *, fill: bool) -> None:
         self._refuse_taken("table", name)
@@ -73,14 +77,19 @@ class _Adding:
             )
         with self._stage("table", name, values, on_nan="zero" if fill else "error") as stage:
             if stage.finished is None:
-                job = Job(stage, ingest_budget(self._memory), self._workers, self._progress)
+                job = Job(stage, self._budget, self._workers, self._progress)
                 require_free(stage.folder, rows.num_rows * rows.columns * rows.dtype.itemsize, f"table {name}")
                 entries, zeroed = write_table(job, name, rows, normalize=False, fill=fill)
                 stage.commit(counts={"zeroed_rows": zeroed}, files=entries)
 
     def split(self, name: str, given: Any) -> None:
         self._refuse_taken("split", name)
-        ids = ascending(name, ids_of(name, given, self._store.num_nodes), self._store.num_nodes)
+        array = as_array(given)
+        count = int(np.count_nonzero(array)) if array.dtype == np.bool_ else len(array)
+        with self._budget.holding(32 * count, f"node ids of split {name}"):
+            self._split(name, ascending(name, ids_of(name, array, self._store.num_nodes), self._store.num_nodes))
+
+    def _split(self, name: str, ids: np.ndarray) -> None:
         if not len(ids):
             raise InputDataError("GS-IN-143", f"split {name} is empty")
         with self._stage("split", name, identity(ids)) as stage:

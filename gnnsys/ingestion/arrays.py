@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xxhash
 
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.blocks import Blocks, MakeBlocks
@@ -16,6 +18,9 @@ from gnnsys.storage.files import raw_bytes
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
+
+
+_PIECE_BYTES = 1 << 20
 
 
 class ArraySource:
@@ -47,7 +52,7 @@ class ArraySource:
         *,
         x: Any | MakeBlocks = None,
         y: Any = None,
-        splits: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+        splits: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         edge_weight: Any = None,
     ) -> None:
         self._edges = _checked_edges(edge_index)
@@ -60,14 +65,14 @@ class ArraySource:
             rows, given["x"] = rows_and_identity("x", x)
             self.tables = {"x": rows}
         if y is not None:
-            labels = as_array(y)
+            labels = _with_ndim("y", y, (1, 2))
             self.labels, given["y"] = rows_of_array(labels), identity(labels)
         if edge_weight is not None:
-            weights = as_array(edge_weight)
+            weights = _with_ndim("edge_weight", edge_weight, (1, 2))
             self.weights, given["edge_weight"] = rows_of_array(weights), identity(weights)
         lengths = [rows.num_rows for rows in (*self.tables.values(), self.labels) if rows is not None]
-        self.num_nodes = next(iter(lengths), None) if num_nodes is None else num_nodes
-        versions = [splits] if isinstance(splits, Mapping) else splits
+        self.num_nodes = next(iter(lengths), None) if num_nodes is None else _count(num_nodes)
+        versions = [splits] if isinstance(splits, Mapping) else splits or ()
         self.splits = [
             {name: ids_of(name, ids, self.num_nodes) for name, ids in version.items()}
             for version in versions
@@ -129,7 +134,23 @@ def ids_of(name: str, given: Any, num_nodes: int | None) -> np.ndarray:
     return np.flatnonzero(array)
 
 
+def _count(num_nodes: Any) -> int:
+    try:
+        return operator.index(num_nodes)
+    except TypeError:
+        raise InputDataError("GS-IN-176", f"num_nodes is {num_nodes!r}, expected a whole number") from None
+
+
+def _with_ndim(name: str, given: Any, allowed: tuple[int, ...]) -> np.ndarray:
+    array = as_array(given)
+    if array.ndim not in allowed:
+        raise InputDataError("GS-IN-176", f"{name} has shape {array.shape}, expected a value or a row per entry")
+    return array
+
+
 def _checked_edges(edge_index: Any) -> tuple[np.ndarray, np.ndarray]:
+    if not hasattr(edge_index, "__len__"):
+        raise InputDataError("GS-IN-104", f"edge_index is a {type(edge_index).__name__}, expected (2, E)")
     src, dst = (as_array(ids) for ids in edge_index) if len(edge_index) == 2 else (as_array(edge_index),) * 2
     if len(edge_index) != 2 or src.shape != dst.shape or src.ndim != 1:
         shapes = f"{src.shape} and {dst.shape}" if len(edge_index) == 2 else f"{src.shape}"
@@ -144,4 +165,9 @@ def identity(array: np.ndarray) -> list[Any]:
     """Type, shape and content: equal bytes of another type are another input."""
     if array.dtype.hasobject:
         raise InputDataError("GS-IN-111", f"holds {array.dtype}, expected plain booleans, integers or floats")
-    return [array.dtype.str, list(array.shape), digest(raw_bytes(array))]
+    if array.flags.c_contiguous:
+        return [array.dtype.str, list(array.shape), digest(raw_bytes(array))]
+    hasher, step = xxhash.xxh3_128(), max(1, _PIECE_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), step):  # never a copy of the whole
+        hasher.update(raw_bytes(array[start : start + step]))
+    return [array.dtype.str, list(array.shape), f"xxh3-128:{hasher.hexdigest()}"]

@@ -77,17 +77,26 @@ class Blocks:
 
     def _checked(self) -> Iterator[np.ndarray]:
         """The blocks that are not empty, hashed."""
-        for block in (native(as_array(given)) for given in self._make()):
+        made = self._make()
+        if not isinstance(made, Iterable):
+            raise InputDataError(
+                "GS-IN-170", f"{self._name}: the function gives a {type(made).__name__}, expected blocks (n, F)"
+            )
+        for block in (native(as_array(given)) for given in made):
             if self._columns < 0 and block.ndim == 2:
                 self._columns, self._dtype = block.shape[1], block.dtype
             if block.ndim != 2 or block.shape[1] != self._columns or block.dtype != self._dtype:
                 raise InputDataError(
                     "GS-IN-170",
-                    f"{self._name}: block of {block.dtype} {block.shape}, expected {self._dtype} (n, {self._columns})",
+                    f"{self._name}: block of {block.dtype} {block.shape}, expected {self._expected}",
                 )
             if len(block):
                 self._hash.update(raw_bytes(block))
                 yield block
+
+    @property
+    def _expected(self) -> str:
+        return f"{self._dtype} (n, {self._columns})" if self._columns >= 0 else "(n, F)"
 
     def _changed(self) -> InputDataError:
         return InputDataError(

@@ -7,15 +7,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from gnnsys.errors import InputDataError
 from gnnsys.ingestion.source import Rows
 
 
 def as_array(given: Any) -> np.ndarray:
-    """Its values, not copied where that is possible; bfloat16, which numpy does not have, as float32, without loss."""
-    if isinstance(given, torch.Tensor):
-        found = given.detach().cpu()
-        return (found.float() if found.dtype == torch.bfloat16 else found).numpy()
-    return np.asarray(given)
+    """Its values, not copied where that is possible; bfloat16, which numpy does not have, as float32, without loss.
+
+    Raises:
+        InputDataError: it is not a dense array.
+    """
+    try:
+        if isinstance(given, torch.Tensor):
+            found = given.detach().cpu()
+            return (found.float() if found.dtype == torch.bfloat16 else found).numpy()
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # sparse tensors, rows of different lengths
+        raise InputDataError("GS-IN-176", f"a {type(given).__name__} is no dense array ({error})") from None
 
 
 def native_dtype(dtype: np.dtype) -> np.dtype:

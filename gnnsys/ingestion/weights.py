@@ -108,6 +108,10 @@ class _Filling:
                 f"{filled:,} of {stop - start:,} edges have a weight: the source gave other edges than before",
                 hint="It must not change while it is read. Delete the unfinished folder and repeat the command.",
             )
+        if not np.isfinite(out).all():
+            raise InputDataError(
+                "GS-IN-174", "the weights of parallel edges that are merged add up to no finite float32"
+            )
         return out
 
     def _edges(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

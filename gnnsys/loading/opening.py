@@ -73,8 +73,19 @@ def open_rows(
         if name == "x" and packed is not None:
             found[name] = PackedRows(packed) if packed.has_rows else NoRows(packed)
         else:
-            found[name] = _table(_store_of(source, store), name, backend, verify)
+            graph = _store_of(source, store)
+            found[name] = _table(graph, name, backend, verify)
+            if name == "x" and isinstance(source, Pack):
+                _refuse_other_rows(source, graph)
     return found
+
+
+def _refuse_other_rows(pack: Pack, store: Store) -> None:
+    """Raise InputDataError where the Store's `x` is not the one that was packed: it was added, removed, added anew."""
+    if pack.generations[0].manifest.inputs["x"] != store.table_part("x").entry.digest:
+        raise InputDataError(
+            "GS-IN-407", f"{store.path}: x is not the table that {pack.path} was made from", hint="Pack it again."
+        )
 
 
 def packed_generation(source: Pack | Pool | Store, rows: str) -> Generation | None:

@@ -155,9 +155,15 @@ def parse_config(values: Mapping[str, Any]) -> TrainConfig:
         _refuse_given(given, ["schedule"], "must be fill-drain for chunks: they go backwards in reverse")
     several = "pipeline" in given or world() > 1
     try:
-        return TrainConfig(**({"threads": 1} if several else {}) | given)
+        config = TrainConfig(**({"threads": 1} if several else {}) | given)
     except ValidationError as error:
         raise ConfigError("GS-CFG-501", "; ".join(sentence(e) for e in error.errors())) from None
+    if config.warmup_epochs >= config.epochs:
+        raise ConfigError(
+            "GS-CFG-953",
+            f"warmup_epochs is {config.warmup_epochs}, of {config.epochs} epochs: lr would never be reached",
+        )
+    return config
 
 
 def _refuse_given(given: Mapping[str, Any], options: Sequence[str], why: str) -> None:

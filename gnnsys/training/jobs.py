@@ -30,7 +30,7 @@ from gnnsys.training.session import Job, choose_device
 from gnnsys.training.splits import check_splits
 from gnnsys.training.stages import Part
 from gnnsys.training.task_names import USUAL_METRIC, task_of_labels
-from gnnsys.training.tasks import Task
+from gnnsys.training.tasks import Task, balanced_weights
 from gnnsys.units import format_size
 
 Opened = Pack | Pool | Store
@@ -42,8 +42,12 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
     graph = opened if isinstance(opened, Store) else resolve_store(opened.path, store)
     config = fitted(config, opened)
     config = config.model_copy(update={"metric": config.metric or USUAL_METRIC[graph.label_kind or "class"]})
-    task = task_of_labels(graph, config.metric or "", config.loss, config.class_weights)
-    check_splits(task, graph, _trained_nodes(opened, graph, task))
+    task = task_of_labels(graph, config.metric or "", config.loss)
+    trained = _trained_nodes(opened, graph, task)
+    check_splits(task, graph, trained)
+    if config.class_weights is not None:
+        weights = balanced_weights(graph, trained)
+        task = task_of_labels(graph, config.metric or "", config.loss, weights)
     sizes: dict[str, Any] = {
         "in_channels": graph.table_columns("x"),
         "hidden_channels": config.hidden,
@@ -203,14 +207,14 @@ def _decisive(
         assert graph is not None
         seeds = as_seeds(graph, task.seeds(graph, "train"))
         source = {"store": opened.id, "seeds": seeds.digest, "order": seeds.order}
-        if "x" in opened.table_names and opened.is_added(table_path("x")):
-            source["x"] = str(opened.table_part("x").entry.digest)
     else:
         pool = opened.pool if isinstance(opened, Pack) else opened
         source = {"pool": pool.id, "order": pool.order}
         packed = packed_generation(opened, config.rows)
         if packed is not None and packed.aggregates is not None:
             source["aggregate"] = packed.aggregates.how
+    if graph is not None and "x" in graph.table_names and graph.is_added(table_path("x")):
+        source["x"] = str(graph.table_part("x").entry.digest)
     _refuse_order(task, str(source["order"]))
     replicas = world() // (config.pipeline or 1)
     identity = task.identity() if hasattr(task, "identity") else {}

@@ -19,6 +19,7 @@ from gnnsys.storage.threads import in_order, num_workers
 from gnnsys.training.kernels import spread
 from gnnsys.training.memory import OVERHEAD_BYTES
 from gnnsys.training.metrics import refuse_empty
+from gnnsys.training.splits import scored_splits
 from gnnsys.training.tasks import refuse_labels
 from gnnsys.units import parse_size
 
@@ -88,7 +89,7 @@ def label_propagation(
             np.maximum(best, scored, out=best)
         del scores, scored  # or they would be held while the next group starts
     del spreading, best
-    return Propagated(classes, {name: {"acc": _accuracy(store, name, classes)} for name in store.split_names})
+    return Propagated(classes, {name: {"acc": _accuracy(store, name, classes)} for name in scored_splits(store)})
 
 
 def _classes_at_once(store: Store, budget: Budget) -> int:

@@ -8,8 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gnnsys.errors import ConfigError
+from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.training.metrics import refuse_empty
+
+
+def _check(name: str, positive: Tensor, negative: Tensor, shapes_fit: bool) -> None:
+    if positive.ndim != 1 or not shapes_fit:
+        shapes = f"{tuple(positive.shape)} and {tuple(negative.shape)}"
+        raise InputDataError("GS-IN-960", f"{name}: scores of shapes {shapes} do not belong together")
+    if not (positive.isfinite().all() and negative.isfinite().all()):
+        raise InputDataError("GS-IN-961", f"{name}: a score is not finite")
 
 
 class Hits:
@@ -32,6 +40,7 @@ class Hits:
 
     def update(self, positive: Tensor, negative: Tensor) -> None:
         """Scores of positives (p,) and of negatives (q,), in batches of any size."""
+        _check(self.name, positive, negative, negative.ndim == 1)
         self._seen += len(positive)
         negatives = torch.cat([self._best_negatives.to(negative), negative.detach()])
         self._best_negatives = negatives.topk(min(self._k, len(negatives))).values
@@ -62,6 +71,7 @@ class Mrr:
 
     def update(self, positive: Tensor, negative: Tensor) -> None:
         """Scores of positives (n,) and of the negatives of each (n, k)."""
+        _check(self.name, positive, negative, negative.ndim == 2 and len(negative) == len(positive))
         own = positive.view(-1, 1)
         rank = 1 + ((negative > own).sum(dim=1) + (negative >= own).sum(dim=1)) / 2
         self._sum += float(rank.double().reciprocal().sum())

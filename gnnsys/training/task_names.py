@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gnnsys.errors import ConfigError
 from gnnsys.storage.store import Store
 from gnnsys.training.matrix_tasks import MultilabelClassification, NodeRegression
-from gnnsys.training.tasks import NodeClassification, Task, balanced_weights, refuse_labels
+from gnnsys.training.tasks import NodeClassification, Task, refuse_labels
 
 USUAL_METRIC = {"class": "acc", "multilabel": "rocauc", "regression": "rmse"}
 
 
-def task_of_labels(store: Store, metric: str, loss: str | None, class_weights: str | None) -> Task:
+def task_of_labels(store: Store, metric: str, loss: str | None, class_weights: Sequence[float] | None = None) -> Task:
     """The task for the labels of `store`.
 
     Raises:
@@ -31,8 +31,7 @@ def task_of_labels(store: Store, metric: str, loss: str | None, class_weights: s
         )
     if kind == "multilabel":
         return MultilabelClassification(store.num_outputs, metric)
-    weights = None if class_weights is None else balanced_weights(store)
-    return NodeClassification(store.num_outputs, metric, class_weights=weights)
+    return NodeClassification(store.num_outputs, metric, class_weights=class_weights)
 
 
 def task_of_identity(identity: Mapping[str, Any]) -> Task | None:

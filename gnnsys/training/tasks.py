@@ -154,16 +154,23 @@ def checked_weights(given: Sequence[float] | Tensor, num_classes: int) -> Tensor
     return weights
 
 
-def balanced_weights(store: Store) -> list[float]:
-    """(C,): n / (C * n_c) for n_c of the n labelled nodes of `train`; 0 for a class that has none there.
+def balanced_weights(store: Store, nodes: np.ndarray | None = None) -> list[float]:
+    """(C,): n / (C * n_c) for n_c of the n labelled ones among `nodes`; 0 for a class that has none there.
+
+    Args:
+        nodes: (n,) ids of what is trained on; those of the split `train` when None.
+
+    Raises:
+        ConfigError: the Store has no classes.
 
     What `--class-weights balanced` gives the task.
 
     Source: `sklearn.utils.class_weight.compute_class_weight`; the mean over the nodes is 1.
     """
+    refuse_labels(store, "class")
     labels = store.labels()
     assert labels is not None
-    known = labels[store.split("train")]
+    known = labels[store.split("train") if nodes is None else nodes]
     counts = np.bincount(known[known >= 0], minlength=store.num_classes)
     present = counts > 0
     return np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0.0).tolist()

@@ -12,7 +12,7 @@ import pytest
 import gnnsys as gs
 from gnnsys.cli.app import app
 from gnnsys.cli.inspect import problems_of
-from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
+from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError, MemoryBudgetError
 from tests.graphs import ingest_arrays
 
 N = 200
@@ -157,3 +157,35 @@ def test_seeds_may_be_a_file_of_ids(store: gs.Store, tmp_path: Path, capsys: pyt
     given = [str(store.path), str(tmp_path / "pool"), "--seeds", str(tmp_path / "mine.npy"), "--fanouts", "3"]
     assert run(capsys, "sample", *given)["batches"] == 1
     assert np.array_equal(np.sort(gs.Pool.open(tmp_path / "pool").seed_ids()), np.sort(MINE))
+
+
+def test_a_folder_that_a_kill_left_before_any_work_is_not_seen(store: gs.Store) -> None:
+    for name in ("split-mine", "table-emb", "notes"):
+        (store.path / "added" / name).mkdir(parents=True)
+    (store.path / "added" / "split-mine" / ".lock").touch()
+    assert gs.Store.open(store.path).split_names == ["train"]
+    assert gs.add(store, splits={"mine": MINE}).split_names == ["train", "mine"]
+
+
+def test_another_table_in_the_place_of_the_one_that_was_packed_is_refused(tmp_path: Path) -> None:
+    plain = ingest_arrays(tmp_path / "plain", SRC, DST, N, y=Y, splits={"train": np.arange(50)})
+    made = gs.pack(gs.add(plain, tables={"x": X}), tmp_path / "pack", fanouts=[4], batch_size=16)
+    shutil.rmtree(plain.path / "added")
+    gs.add(plain, tables={"x": -X})
+    with gs.Loader(made) as loader:
+        assert next(iter(loader)).x is not None
+    with pytest.raises(InputDataError, match="GS-IN-407"):
+        gs.Loader(made, rows="mapped")
+
+
+def test_node_ids_of_a_split_are_part_of_the_memory(store: gs.Store) -> None:
+    with pytest.raises(MemoryBudgetError):
+        gs.add(store, splits={"mine": np.arange(4 << 20)}, memory="16MiB")
+    with pytest.raises(ConfigError):
+        gs.add(store, splits={"mine": MINE}, memory="garbage")
+
+
+def test_columns_in_the_order_of_fortran_are_the_same_values(tmp_path: Path) -> None:
+    many = np.asfortranarray(RNG.standard_normal((40_000, 8)).astype(np.float32))
+    given = [gs.ArraySource((SRC, DST), x=x).fingerprint() for x in (many, np.ascontiguousarray(many))]
+    assert given[0] == given[1]

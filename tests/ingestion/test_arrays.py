@@ -107,6 +107,12 @@ def test_blocks_that_change_are_noticed(tmp_path: Path) -> None:
         ({"x": lambda: [X, X.astype(np.float64)]}, "GS-IN-170"),
         ({"splits": {"train": np.zeros(N - 1, dtype=bool)}}, "GS-IN-173"),
         ({"y": np.array([None] * N)}, "GS-IN-111"),
+        ({"y": np.array(3)}, "GS-IN-176"),
+        ({"num_nodes": 2.5}, "GS-IN-176"),
+        ({"edge_index": None}, "GS-IN-104"),
+        ({"x": [[1.0], [1.0, 2.0]]}, "GS-IN-176"),
+        ({"x": torch.eye(3).to_sparse()}, "GS-IN-176"),
+        ({"x": lambda: None}, "GS-IN-170"),
     ],
 )
 def test_what_does_not_fit_is_refused_at_once(given: dict[str, Any], code: str) -> None:

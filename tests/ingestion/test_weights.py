@@ -109,6 +109,12 @@ def test_what_is_no_weight_is_refused(weights: list[Any], tmp_path: Path) -> Non
         gs.ingest(gs.ArraySource(([0, 1], [1, 0]), edge_weight=weights), tmp_path / "store")
 
 
+def test_merged_weights_stay_finite(tmp_path: Path) -> None:
+    source = gs.ArraySource(([0, 0], [1, 1]), edge_weight=[3e38, 3e38])
+    with pytest.raises(InputDataError, match="GS-IN-174"):
+        gs.ingest(source, tmp_path / "store", dedup=True)
+
+
 def test_a_killed_ingest_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gnnsys.ingestion.weights._BYTES_PER_PLACE", (8 << 20) // 100)
     rng = np.random.default_rng(0)

@@ -49,6 +49,12 @@ def test_a_class_without_a_node_to_train_on_counts_nothing(tmp_path: Path) -> No
     assert gs.balanced_weights(store) == pytest.approx([0.75, 0.0, 1.5])
 
 
+def test_the_nodes_that_are_trained_on_are_counted(tmp_path: Path) -> None:
+    y = np.array([0, 0, 1, 1, 1, 1])
+    store = ingest_arrays(tmp_path / "s", np.arange(6), np.arange(6), y=y, splits={"train": [0, 1]})
+    assert gs.balanced_weights(store, np.array([1, 2, 3, 4])) == pytest.approx([2.0, 2 / 3])
+
+
 @pytest.mark.parametrize("weights", [[1.0], [-1.0] * CLASSES, [float("nan")] * CLASSES, [0.0] * CLASSES])
 def test_what_is_no_weight_is_refused(weights: list[float]) -> None:
     with pytest.raises(ConfigError, match="GS-CFG-950"):

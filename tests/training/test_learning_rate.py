@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
-from gnnsys.errors import InterruptedWorkError
+from gnnsys.errors import ConfigError, InterruptedWorkError
+from gnnsys.training.config import parse_config
 from gnnsys.training.learning_rate import lr_factor
 from tests.training.test_trainer import MakeTrainer, fingerprint
 
@@ -40,6 +41,11 @@ def torch_rates(schedule: str, warmup: int) -> list[float]:
 def test_rates_are_those_of_torch(schedule: Any, warmup: int) -> None:
     found = [lr_factor(schedule, step, STEPS, warmup) for step in range(STEPS)]
     assert found == pytest.approx(torch_rates(schedule, warmup), abs=1e-9)
+
+
+def test_a_rate_that_would_never_be_reached_is_refused() -> None:
+    with pytest.raises(ConfigError, match="GS-CFG-953"):
+        parse_config({"epochs": 2, "warmup_epochs": 2})
 
 
 def test_every_step_of_a_run_has_its_rate(make_trainer: MakeTrainer) -> None:

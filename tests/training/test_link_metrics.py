@@ -58,3 +58,7 @@ def test_what_is_not_defined_is_refused() -> None:
     for metric in (Hits(3), Mrr()):
         with pytest.raises(InputDataError):
             metric.compute()
+        with pytest.raises(InputDataError, match="GS-IN-961"):
+            metric.update(torch.tensor([float("nan")]), torch.zeros(1, 1) if metric.name == "mrr" else torch.zeros(1))
+        with pytest.raises(InputDataError, match="GS-IN-960"):
+            metric.update(torch.zeros(1), torch.zeros(3, 5))
