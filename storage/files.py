@@ -182,7 +182,7 @@ def remove_abandoned(path: Path) -> None:
         with suppress(PermissionError):
             try:
                 os.kill(int(owner) if owner.isdigit() else os.getpid(), 0)
-            except ProcessLookupError:
+            except (ProcessLookupError, OverflowError):
                 temp.unlink(missing_ok=True)
 
 

@@ -136,9 +136,12 @@ def ids_of(name: str, given: Any, num_nodes: int | None) -> np.ndarray:
 
 def _count(num_nodes: Any) -> int:
     try:
-        return operator.index(num_nodes)
+        count = operator.index(num_nodes)
     except TypeError:
-        raise InputDataError("GS-IN-176", f"num_nodes is {num_nodes!r}, expected a whole number") from None
+        count = -1
+    if count < 0:
+        raise InputDataError("GS-IN-176", f"num_nodes is {num_nodes!r}, expected a whole number of at least 0")
+    return count
 
 
 def _with_ndim(name: str, given: Any, allowed: tuple[int, ...]) -> np.ndarray:

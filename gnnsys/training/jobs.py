@@ -30,7 +30,7 @@ from gnnsys.training.session import Job, choose_device
 from gnnsys.training.splits import check_splits
 from gnnsys.training.stages import Part
 from gnnsys.training.task_names import USUAL_METRIC, task_of_labels
-from gnnsys.training.tasks import Task, balanced_weights
+from gnnsys.training.tasks import NodeClassification, Task, balanced_weights
 from gnnsys.units import format_size
 
 Opened = Pack | Pool | Store
@@ -47,7 +47,7 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
     check_splits(task, graph, trained)
     if config.class_weights is not None:
         weights = balanced_weights(graph, trained)
-        task = task_of_labels(graph, config.metric or "", config.loss, weights)
+        task = NodeClassification(graph.num_classes, config.metric or "", class_weights=weights)
     sizes: dict[str, Any] = {
         "in_channels": graph.table_columns("x"),
         "hidden_channels": config.hidden,

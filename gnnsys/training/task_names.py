@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from gnnsys.errors import ConfigError
@@ -13,16 +13,14 @@ from gnnsys.training.tasks import NodeClassification, Task, refuse_labels
 USUAL_METRIC = {"class": "acc", "multilabel": "rocauc", "regression": "rmse"}
 
 
-def task_of_labels(store: Store, metric: str, loss: str | None, class_weights: Sequence[float] | None = None) -> Task:
+def task_of_labels(store: Store, metric: str, loss: str | None) -> Task:
     """The task for the labels of `store`.
 
     Raises:
-        ConfigError: it has none; metric, loss or weights are not for this kind of labels.
+        ConfigError: it has none; metric or loss are not for this kind of labels.
     """
     kind = store.label_kind or "class"
     refuse_labels(store, kind)
-    if class_weights is not None and kind != "class":
-        raise ConfigError("GS-CFG-951", f"class_weights are for classes, the labels of {store.path} are {kind}")
     if kind == "regression":
         return NodeRegression(store.num_outputs, metric, loss=loss or "mse")
     if loss is not None:
@@ -31,7 +29,7 @@ def task_of_labels(store: Store, metric: str, loss: str | None, class_weights: S
         )
     if kind == "multilabel":
         return MultilabelClassification(store.num_outputs, metric)
-    return NodeClassification(store.num_outputs, metric, class_weights=class_weights)
+    return NodeClassification(store.num_outputs, metric)
 
 
 def task_of_identity(identity: Mapping[str, Any]) -> Task | None:

@@ -109,6 +109,7 @@ def test_blocks_that_change_are_noticed(tmp_path: Path) -> None:
         ({"y": np.array([None] * N)}, "GS-IN-111"),
         ({"y": np.array(3)}, "GS-IN-176"),
         ({"num_nodes": 2.5}, "GS-IN-176"),
+        ({"num_nodes": -1}, "GS-IN-176"),
         ({"edge_index": None}, "GS-IN-104"),
         ({"x": [[1.0], [1.0, 2.0]]}, "GS-IN-176"),
         ({"x": torch.eye(3).to_sparse()}, "GS-IN-176"),

@@ -112,7 +112,7 @@ def test_only_what_dead_writers_of_this_file_left_is_abandoned(tmp_path: Path) -
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     kept = [f".a[1].tmp.{os.getpid()}.ab", f".b.tmp.{dead.pid}.ab", "a[1]", ".a[1].tmp.x.ab"]
-    for name in (*kept, f".a[1].tmp.{dead.pid}.ab"):
+    for name in (*kept, f".a[1].tmp.{dead.pid}.ab", f".a[1].tmp.{1 << 40}.ab"):
         (tmp_path / name).touch()
     files.remove_abandoned(tmp_path / "a[1]")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
