@@ -3,8 +3,8 @@
     GNNSYS_DATA=../shared/data python examples/real_graphs.py [photo computers dblp facebook chameleon]
 
 Five random splits of 20 nodes to train on and 30 to validate on per class, the five seeds with them; Chameleon has ten
-splits of its own. The same options everywhere; the best epoch, and the learning rate among 0.01 and 0.003, by the validation nodes of two
-seeds.
+splits of its own. The same options everywhere; the best epoch is that of the validation nodes, and the learning rate
+was chosen among 0.01 and 0.003 by those of two seeds.
 """
 
 import csv

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import gnnsys as gs
-from gnnsys.errors import ConfigError, GnnsysError
+from gnnsys.errors import ConfigError
 from gnnsys.training.tasks import NodeClassification
 from tests.graphs import ingest_arrays
 from tests.training.test_trainer import CLASSES, MakeTrainer, random_batch
@@ -85,12 +85,3 @@ def test_options_that_belong_to_the_task_are_refused_beside_one(tmp_path: Path) 
             out=tmp_path / "run",
             class_weights="balanced",
         )
-
-
-def test_an_epoch_in_which_nothing_counts_is_refused(make_trainer: MakeTrainer) -> None:
-    batch = random_batch(0)
-    assert batch.y is not None
-    batch.y.clamp_(max=0)
-    task = NodeClassification(CLASSES, class_weights=[0.0] + [1.0] * (CLASSES - 1))
-    with pytest.raises(GnnsysError, match="GS-TRAIN-004"):
-        make_trainer(task=task, batches=[batch], epochs=1).fit()
