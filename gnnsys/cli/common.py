@@ -24,7 +24,7 @@ Fanouts = Annotated[
     str | None, typer.Option(help="Neighbours per hop, seed side first; -1 takes all; 10,5 when not given.")
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Seeds per batch; 1024 when not given.")]
-Split = Annotated[
+SeedNodes = Annotated[
     str | None,
     typer.Option("--seeds", help="Split whose nodes are the seeds, or FILE.npy of node ids; train when not given."),
 ]

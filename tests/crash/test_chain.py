@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pytest
 
 from gnnsys.cli.inspect import problems_of
 from gnnsys.storage.checksums import digest_file
-from tests.crash.verbs import EVALUATE, INGEST, PACK_POOL, PREDICT, SAMPLE, TRAIN, Golden, finish, start
+from tests.crash.verbs import EVALUATE, INGEST, PACK_POOL, PREDICT, SAMPLE, TRAIN, Golden, finish, killed_within, start
 from tests.programme import record
 
 CHAIN = (INGEST, SAMPLE, PACK_POOL, TRAIN, EVALUATE, PREDICT)
@@ -41,13 +39,7 @@ def test_a_chain_of_killed_verbs_ends_in_the_same_bytes(seed: int, whole: Golden
     for verb in CHAIN:
         for _ in range(rng.randrange(1, 4)):
             child = start(verb, tmp_path, tmp_path)
-            try:
-                child.wait(timeout=rng.uniform(0.3, 1.0) * whole.seconds[verb.name])
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-            _, stderr = child.communicate()
-            assert child.returncode in (0, -signal.SIGKILL), stderr
-            kills += child.returncode != 0
+            kills += killed_within(child, rng.uniform(0.3, 1.0) * whole.seconds[verb.name])
         result, expected = finish(start(verb, tmp_path, tmp_path)), whole.results[verb.name]
         assert {key: result[key] for key in verb.lasting} == {key: expected[key] for key in verb.lasting}
         assert problems_of(tmp_path / verb.made, deep=True) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import gnnsys as gs
 from gnnsys.cli.inspect import problems_of
 from gnnsys.errors import InputDataError, InterruptedWorkError
-from tests.crash.verbs import FOLD, INGEST, PACK, TRAIN, Golden, Verb, finish, start
+from tests.crash.verbs import FOLD, INGEST, PACK, TRAIN, Golden, Verb, finish, killed_within, start
 from tests.programme import record
 
 OPEN = {"store": gs.Store.open, "pack": gs.Pack.open, "folded": gs.Pack.open, "run": gs.Run.open}
@@ -28,15 +27,9 @@ def _kill_and_repeat(verb: Verb, golden: Golden, out: Path, kills: int, rng: ran
     killed, finished = 0, 0
     while killed < kills:
         child = start(verb, golden.folder, out / str(finished))
-        try:
-            child.wait(timeout=rng.uniform(0.2, 1.0) * golden.seconds[verb.name])
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-        _, stderr = child.communicate()
-        assert child.returncode in (0, -signal.SIGKILL), stderr
+        died = killed_within(child, rng.uniform(0.2, 1.0) * golden.seconds[verb.name])
         _assert_readable_or_refused(verb, out / str(finished))
-        killed += child.returncode != 0
-        finished += child.returncode == 0
+        killed, finished = killed + died, finished + (not died)
     return finish(start(verb, golden.folder, out / str(finished)))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -72,6 +74,17 @@ def start(verb: Verb, golden: Path, out: Path, *, quiet: bool = True) -> subproc
         text=True,
         start_new_session=True,
     )
+
+
+def killed_within(child: subprocess.Popen[str], seconds: float) -> bool:
+    """Kill the group of `child` unless it ends well within that time; says whether it was killed."""
+    try:
+        child.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+    _, stderr = child.communicate()
+    assert child.returncode in (0, -signal.SIGKILL), stderr
+    return child.returncode != 0
 
 
 def finish(child: subprocess.Popen[str]) -> dict[str, Any]:
