@@ -153,8 +153,12 @@ def torch_rows(array: np.ndarray, dtype_name: str) -> torch.Tensor:
     return tensor.view(torch.bfloat16) if dtype_name == "BF16" else tensor
 
 
-def empty_rows(num_rows: int, columns: int, dtype_name: str) -> tuple[torch.Tensor, np.ndarray]:
-    """A new (num_rows, columns) tensor and the numpy array over its memory that `Table.read` fills."""
-    tensor = torch.empty((num_rows, columns), dtype=torch_dtype(dtype_name))
+def empty_rows(num_rows: int, columns: int, dtype_name: str, *, pin: bool = False) -> tuple[torch.Tensor, np.ndarray]:
+    """A new (num_rows, columns) tensor and the numpy array over its memory that `Table.read` fills.
+
+    Args:
+        pin: page-locked, for copies to a GPU.
+    """
+    tensor = torch.empty((num_rows, columns), dtype=torch_dtype(dtype_name), pin_memory=pin)
     bits = tensor.view(torch.int16) if dtype_name == "BF16" else tensor
     return tensor, bits.numpy().view(numpy_dtype(dtype_name))

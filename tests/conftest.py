@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+os.environ.setdefault("OUTDATED_IGNORE", "1")  # ogb asks the network for newer versions, in a thread
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -85,7 +85,7 @@ class StagedReader(_Closing):
     """
 
     def __init__(self, table: Tensor, device: torch.device) -> None:
-        self._table, self._device = table, device
+        self._table, self._device = table, numbered(device)
         self._copies = torch.cuda.Stream(device)
         self._ring = self._empty_buffers()
         self.nbytes_moved = 0
@@ -141,7 +141,7 @@ class ZeroCopyReader(_Closing):
             raise ConfigError(
                 "GS-CFG-821", "the table cannot be page-locked for the GPU to read", hint="Use backend='staged'."
             )
-        self._table, self._device, self._max_threads, self._registry = table, device, max_threads, registry
+        self._table, self._device, self._max_threads, self._registry = table, numbered(device), max_threads, registry
         self._open = True
         self.nbytes_moved = 0
 
@@ -196,6 +196,11 @@ class CachedReader(_Closing):
 
     def close(self) -> None:
         self._misses.close()
+
+
+def numbered(device: torch.device) -> torch.device:
+    """The device with its number, as tensors that are on it name it."""
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
 
 
 def checked(ids: Tensor, num_rows: int) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,9 +13,7 @@ ALIGNMENT = 64
 """A cache line, and the widest vector register."""
 
 
-def assemble(
-    drawn: PoolBatch, x: Tensor | dict[str, Tensor] | None, *, pool_index: int, io: Mapping[str, float]
-) -> Batch:
+def assemble(drawn: PoolBatch, x: Tensor | dict[str, Tensor] | None, *, pool_index: int) -> Batch:
     """The Batch of `drawn`; its tensors share no memory with it unless aligned already."""
     n_id, degree = _tensor(drawn.ids), _tensor(drawn.degree)
     return Batch(
@@ -33,7 +29,6 @@ def assemble(
         pairs=None if drawn.pairs is None else _tensor(drawn.pairs),
         pair_label=None if drawn.pair_label is None else _tensor(drawn.pair_label),
         t=None if drawn.t is None else _tensor(drawn.t),
-        io=io,
     )
 
 

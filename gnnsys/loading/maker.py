@@ -17,7 +17,10 @@ from gnnsys.loading.sources import BatchSource
 from gnnsys.storage.blob import PoolBatch
 from gnnsys.storage.manifest import numpy_dtype
 from gnnsys.storage.scratch import ArrayMemory, Scratch
-from gnnsys.storage.tables import torch_rows
+from gnnsys.storage.tables import empty_rows, torch_rows
+
+_PINNED_ROUNDING = 2
+"""torch takes page-locked memory in powers of two."""
 
 
 class BatchMaker:
@@ -50,11 +53,10 @@ class BatchMaker:
         io = {"bytes_read": float(drawn.bytes_read)}
         tensors = [self._fetch(k, drawn, *each, clock, io) for each in zip(self._row_sources, memory, strict=True)]
         with clock.stage("assemble_s"):
-            batch = assemble(drawn, self._named(tensors), pool_index=self.source.pool_index(epoch), io=io)
+            batch = assemble(drawn, self._named(tensors), pool_index=self.source.pool_index(epoch))
             batch = self._with_folded(batch, tensors[-1], self.folded) if self.folded else batch
             batch = batch.pin_memory() if self._pin else batch
-        io.update(clock.seconds)
-        return batch
+        return replace(batch, io={**io, **clock.seconds})
 
     def planned_bytes(self, epoch: int, k: int) -> int:
         """What making that batch will ask from the disk, from indexes alone where they know it."""
@@ -73,7 +75,8 @@ class BatchMaker:
         nodes = self.source.largest()[1]
         worker = self.source.worker_bytes() + sum(rows.worker_bytes(nodes) for rows in self._row_sources)
         held = sum(rows.held_bytes for rows in self._row_sources)
-        return (prefetch + 1) * self.max_batch_bytes() + min(workers, prefetch) * worker + held
+        batch = self.max_batch_bytes() * (_PINNED_ROUNDING if self._pin else 1)
+        return (prefetch + 1) * batch + min(workers, prefetch) * worker + held
 
     @property
     def _row_sources(self) -> list[RowSource]:
@@ -83,9 +86,14 @@ class BatchMaker:
         self, k: int, drawn: PoolBatch, rows: RowSource, memory: ArrayMemory, clock: Clock, io: dict[str, float]
     ) -> Tensor:
         """One row per node of the batch; the bytes asked from disk are added in `io`."""
-        out = memory.take((len(drawn.ids), rows.columns), numpy_dtype(rows.dtype_name))
+        shape = (len(drawn.ids), rows.columns)
+        if self._pin:  # torch uses it again once no copy reads it any more
+            tensor, out = empty_rows(*shape, rows.dtype_name, pin=True)
+        else:
+            out = memory.take(shape, numpy_dtype(rows.dtype_name))
+            tensor = torch_rows(out, rows.dtype_name)
         io["bytes_read"] += rows.fill(k, drawn.ids, out, self._scratch, clock)
-        return torch_rows(out, rows.dtype_name)
+        return tensor
 
     def _named(self, tensors: Sequence[Tensor]) -> Tensor | dict[str, Tensor] | None:
         """`Batch.x` of what was fetched."""

@@ -16,6 +16,7 @@ from torch import nn
 from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.loading.loader import Loader
 from gnnsys.loading.opening import open_source, packed_generation
+from gnnsys.models.fold import layers_of
 from gnnsys.models.registry import NAMES, build, identity
 from gnnsys.pipeline.ranks import world
 from gnnsys.samplers.seeds import as_seeds
@@ -88,7 +89,8 @@ def job_of_model(
     loader = source if isinstance(source, Loader) else None
     opened = loader.opened if loader else open_source(source, "first")  # type: ignore[arg-type]
     graph = opened if isinstance(opened, Store) else _store_if_there(opened, store)
-    config = fitted(config.model_copy(update={"model": type(model).__qualname__}), opened, loader)
+    of_model = {"model": type(model).__qualname__, "layers": config.layers or len(layers_of(model) or ()) or None}
+    config = fitted(config.model_copy(update=of_model), opened, loader)
     if graph is not None:
         check_splits(task, graph, _trained_nodes(opened, graph, task, loader))
     make_loader = _loader_maker(opened, graph, task, config) if loader is None else lambda _device, _part: loader

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import copy
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from gnnsys.batch import Batch
 from gnnsys.budget import GrowthMeter, counted_bytes, give_back_freed_blocks, keep_freed_blocks, peak_growth
+from gnnsys.errors import MemoryBudgetError
 from gnnsys.training.step import StepWork
 
 OVERHEAD_BYTES = 4 << 20
@@ -31,6 +33,23 @@ EVALUATION_BYTES = 8 << 20
 
 _NOISE_BYTES = 2 << 20
 """What the kernel counts late: it adds up the pages of a thread in batches."""
+
+
+@contextmanager
+def room_on_gpu() -> Iterator[None]:
+    """Say what to do where the memory of a GPU is too small.
+
+    Raises:
+        MemoryBudgetError: in the place of torch's error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryBudgetError(
+            "GS-MEM-005",
+            f"the GPU has too little memory: {str(error).splitlines()[0]}",
+            hint="Use smaller batches or fanouts, a smaller --hidden, --precision bf16, or --device cpu.",
+        ) from error
 
 
 def step_growth(work: StepWork, batch: Batch) -> int:

@@ -26,7 +26,7 @@ from gnnsys.training.config import parse_config
 from gnnsys.training.evaluate import EvaluationPlan, evaluate, outputs_for
 from gnnsys.training.folder import BEST, CONFIG, FINAL, Resume, read_json, read_result
 from gnnsys.training.jobs import job_of_model, job_of_options
-from gnnsys.training.memory import OVERHEAD_BYTES, state_bytes, trim
+from gnnsys.training.memory import OVERHEAD_BYTES, room_on_gpu, state_bytes, trim
 from gnnsys.training.outputs import scratch_in_run
 from gnnsys.training.predictions import PIECE_BYTES, What, check_target, write_predictions
 from gnnsys.training.session import Job, choose_device, execute, measured
@@ -74,7 +74,7 @@ def train(
         InterruptedWorkError: `stop` was set; repeat the call to continue.
     """
     config = parse_config(options)
-    with measured(Path(out)) as meter:
+    with measured(Path(out), config) as meter:
         job = job_of_model(model, loader, task, config, store)
         return _run(job, Path(out), meter, resume, stop, progress)
 
@@ -97,7 +97,7 @@ def train_from_config(
         out, store, resume, stop, progress: as for `train`.
     """
     config = parse_config(options)
-    with measured(Path(out)) as meter:
+    with measured(Path(out), config) as meter:
         job = job_of_options(source, config, store)
         return _run(job, Path(out), meter, resume, stop, progress)
 
@@ -162,7 +162,7 @@ class Run:
         return found
 
     def load_model(self, best: bool = True, model: nn.Module | None = None) -> nn.Module:
-        """The model with the weights of the best epoch, or of the last one, in eval mode.
+        """The model with the weights of the best epoch, or of the last one, on the CPU and in eval mode.
 
         Args:
             model: of the user's own class, to be filled; code is never taken from the run's files. Not needed for
@@ -283,10 +283,11 @@ class Run:
         self, model: nn.Module | None, memory: int | str | None, device: str
     ) -> Iterator[tuple[nn.Module, EvaluationPlan, GrowthMeter]]:
         """The best weights, how outputs may be made of them, and what this process grows by meanwhile."""
-        warm_up()
+        there = choose_device(device)
+        warm_up(there)
         trim()
-        with GrowthMeter() as meter:
-            loaded = self.load_model(model=model).to(choose_device(device))
+        with GrowthMeter() as meter, room_on_gpu():
+            loaded = self.load_model(model=model).to(there)
             options = self.config["options"]
             budget = Budget(parse_size(memory) if memory is not None else int(options["memory"]))
             budget.reserve(state_bytes(loaded) + OVERHEAD_BYTES, "the model and small things")
@@ -330,7 +331,7 @@ class Run:
 
     def _empty_model(self) -> nn.Module:
         if self._model is not None:
-            return copy.deepcopy(self._model)
+            return copy.deepcopy(self._model).cpu()
         sizes = self.config["decisive"]["model"]
         if sizes["name"] not in NAMES or sizes.keys() & {"code", "parameters"}:
             raise ConfigError(

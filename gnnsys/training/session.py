@@ -48,7 +48,7 @@ from gnnsys.training.folder import (
     start_run,
     write_json,
 )
-from gnnsys.training.memory import trim
+from gnnsys.training.memory import room_on_gpu, trim
 from gnnsys.training.run_file import write_run_file
 from gnnsys.training.shares import share_memory
 from gnnsys.training.splits import scored_splits
@@ -85,11 +85,11 @@ class Job:
 
 
 @contextmanager
-def measured(out: Path) -> Iterator[GrowthMeter]:
+def measured(out: Path, config: TrainConfig) -> Iterator[GrowthMeter]:
     """Warm up and measure growth from here on; a finished run needs no warm-up."""
     give_back_freed_blocks()
     if not (out / RESULT).exists():
-        warm_up()
+        warm_up(choose_device(local_device(config.device)))
         trim()
     if not counted_bytes():
         warnings.warn(
@@ -125,7 +125,8 @@ def execute(
     ranks = take_part(config, device, config_digest(job.decisive))
     with closing(ranks), _torch_threads(config.threads), ExitStack() as stack:
         found = ranks.first(lambda: _enter(job, out, resume, stack))
-        return found or _Session(job, out, meter, stop, progress, device, ranks).run()
+        with room_on_gpu():
+            return found or _Session(job, out, meter, stop, progress, device, ranks).run()
 
 
 def _refuse_indivisible(job: Job) -> None:

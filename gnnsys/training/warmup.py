@@ -28,19 +28,19 @@ _ROWS = ("packed", "direct", "mapped", "memory")
 _ANY_SPEEDS = Speeds(1.0, 1.0, 1.0, 1.0)
 
 
-def warm_up() -> None:
+def warm_up(device: torch.device) -> None:
     """Make a tiny Store and Pack in the temporary folder, read it every way, take steps, infer layer by layer."""
     ids = np.arange(8)
     x, splits = np.ones((8, 4), dtype=np.float32), {"train": ids[:4]}
-    model = build("sage", in_channels=4, hidden_channels=4, num_layers=2, out_channels=2, dropout=0.5)
+    model = build("sage", in_channels=4, hidden_channels=4, num_layers=2, out_channels=2, dropout=0.5).to(device)
     optimizer = torch.optim.Adam(model.parameters())
-    work = StepWork(model, NodeClassification(2), TrainConfig(), torch.device("cpu"))
+    work = StepWork(model, NodeClassification(2), TrainConfig(), device)
     with tempfile.TemporaryDirectory(prefix="gnnsys-warm-up-") as folder:
         source = ArraySource((ids, ids[::-1]), x=x, y=ids % 2, splits=splits)
         store = ingest(source, Path(folder) / "store")
         packed = pack(store, Path(folder) / "pack", fanouts=[2, 2], batch_size=4, speeds=_ANY_SPEEDS)
         for rows in _ROWS:
-            with Loader(packed, rows=rows) as loader:
+            with Loader(packed, rows=rows, device=device) as loader:
                 for batch in loader:
                     work.rehearse(batch)
                     optimizer.step()

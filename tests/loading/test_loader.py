@@ -17,9 +17,11 @@ import torch
 from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
 from gnnsys.loading.loader import Loader
+from gnnsys.loading.maker import BatchMaker
 from gnnsys.storage.blob import PoolBatch
 from gnnsys.storage.direct import DirectFile
 from gnnsys.storage.pack import Pack
+from gnnsys.storage.tables import empty_rows
 from tests.loading.conftest import BATCH, FANOUTS, SEED, World, make_store, same, tensors
 
 Check = Callable[[], None]
@@ -438,6 +440,24 @@ def test_a_gpu_that_is_not_there_is_refused(world: World, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="GS-CFG-411"):
         Loader(world.packed, device="cuda")
+
+
+def test_batches_in_page_locked_memory_are_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)  # what it does, but for the lock
+    monkeypatch.setattr("gnnsys.loading.maker.empty_rows", lambda *shape, pin: empty_rows(*shape))
+    with Loader(world.packed) as plain, Loader(world.packed) as pinned:
+        pinned._maker = BatchMaker(pinned._maker.source, pinned._maker.rows, pin=True)
+        assert all(same(a, b) for a, b in zip(pinned, plain, strict=True))
+        assert pinned.stats().keys() == plain.stats().keys()
+        assert pinned.stats()["bytes_read"] == plain.stats()["bytes_read"] > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("rows", ["auto", "memory", "direct"])
+def test_batches_on_a_gpu_are_the_same(world: World, rows: str) -> None:
+    with Loader(world.packed, rows=rows) as here, Loader(world.packed, rows=rows, device="cuda") as there:
+        assert all(same(a.to("cpu"), b) for a, b in zip(there, here, strict=True))
 
 
 def test_a_folder_that_holds_nothing_of_ours_is_named(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ class Remembering:
         raise NotImplementedError("the pool has them")
 
     def before_step(self, batch: gs.Batch) -> gs.Batch:
-        rows = self._rows(batch.n_id.numpy())
-        return replace(batch, x=torch.cat([batch.x, torch.from_numpy(rows)], dim=1))
+        rows = torch.from_numpy(self._rows(batch.n_id.cpu().numpy()))
+        return replace(batch, x=torch.cat([batch.x, rows.to(batch.x.device)], dim=1))
 
     def outputs(self, model: nn.Module, batch: gs.Batch) -> Tensor:
         ends = model(batch)[batch.pairs]  # (P, 2, H)
@@ -76,7 +76,7 @@ class Remembering:
         return binary_cross_entropy_with_logits(out, batch.pair_label, reduction="sum"), len(out)
 
     def after_step(self, out: Tensor, batch: gs.Batch) -> None:
-        seeds = batch.seeds.numpy()
+        seeds = batch.seeds.cpu().numpy()
         self.memory.write(seeds, self.memory.read(seeds) * np.float32(0.5) + np.float32(out.mean()))
         coming = self._loader.upcoming(1)
         self._ahead = self.memory.read(coming[0]) if coming else None

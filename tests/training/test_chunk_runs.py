@@ -59,6 +59,15 @@ def checkpoints(out: Path) -> list[str]:
     return [event["path"] for event in events if event["kind"] == "checkpoint"]
 
 
+def test_a_network_of_the_callers_tells_how_deep_it_is(store: gs.Store, tmp_path: Path) -> None:
+    sizes = {"in_channels": 12, "hidden_channels": 8, "num_layers": 4, "out_channels": 4}
+    model, task = gs.build("gcnii", **sizes, dropout=0.5, seed=0), gs.NodeClassification(4)
+    options = {key: value for key, value in OPTIONS.items() if key not in ("model", "layers", "hidden")}
+    from_python = gs.train(model, store, task=task, out=tmp_path / "python", **options)
+    by_name = train(store, tmp_path / "name", dropout=0.5)
+    assert from_python.result["weights_digest"] == by_name.result["weights_digest"]
+
+
 @pytest.mark.parametrize("refresh", [1, 3])
 def test_a_run_goes_on_from_its_history_bit_by_bit(store: gs.Store, tmp_path: Path, refresh: int) -> None:
     whole = train(store, tmp_path / "whole", refresh=refresh)

@@ -78,7 +78,7 @@ def test_growth_counts_memory_that_is_freed_again() -> None:
 def test_what_a_step_leaves_behind_is_what_was_reserved_for_it() -> None:
     model = Normed()
     optimizer = torch.optim.Adam(model.parameters())
-    warm_up()
+    warm_up(torch.device("cpu"))
     model(random_batch(0)).sum().backward()
     optimizer.step()
     moments = sum(v.nbytes for s in optimizer.state.values() for n, v in s.items() if n.startswith("exp_avg"))

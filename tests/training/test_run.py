@@ -191,6 +191,17 @@ def test_a_bug_in_the_model_is_passed_on_and_leaves_no_run(packs: dict[str, gs.P
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
+class Greedy(Broken):
+    def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nAnd a page of advice.")
+
+
+def test_a_gpu_without_room_is_refused_with_what_helps(packs: dict[str, gs.Pack], tmp_path: Path) -> None:
+    """The error that torch raises there, raised here."""
+    with pytest.raises(MemoryBudgetError, match=r"GS-MEM-005: .*allocate 2 GiB\.\n .*smaller batches"):
+        gs.train(Greedy(), packs["packed"], task=gs.NodeClassification(CLASSES), epochs=1, out=tmp_path, memory="1GiB")
+
+
 @pytest.mark.parametrize("wrong", [{"model": "sgae"}, {"hidden": 1 << 14, "memory": "16MiB"}, {"model": "gone.py:Net"}])
 def test_a_first_try_that_was_refused_does_not_stand_in_the_way(train: Train, wrong: dict[str, Any]) -> None:
     with pytest.raises(GnnsysError):
