@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: concurrency corruption faults fuzz machines power soak fuzz-guided demo test lint types crash slow bench docs clean
+.PHONY: concurrency corruption faults fuzz machines power soak fuzz-guided gpu demo test lint types crash slow bench docs clean
 
 demo: $(READY)
 	$(BIN)/gnnsys demo
@@ -61,6 +61,9 @@ TARGET ?= npz
 fuzz-guided: $(READY)
 	$(BIN)/pip install -q -c constraints.txt atheris
 	$(BIN)/python -m tests.fuzz.guided $(TARGET) -runs=$(RUNS)
+
+gpu: $(READY)
+	$(BIN)/pytest -m gpu
 
 slow: $(READY)
 	$(BIN)/pytest -m slow

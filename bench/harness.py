@@ -20,6 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gnnsys.storage.files import atomic_write, make_output_folder
 from gnnsys.storage.manifest import canonical_json
 from gnnsys.units import format_size
@@ -97,10 +99,11 @@ def write_report(result: Report, path: Path) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, kernel: what figures depend on, nothing that names the host."""
+    """Processor, GPU, cores, memory, kernel: what figures depend on, nothing that names the host."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": len(os.sched_getaffinity(0)),
         "memory": format_size(pages),
         "system": f"{platform.system()} {platform.release()}",

@@ -61,13 +61,18 @@ def benchmarks_page(reports: Mapping[str, Mapping[str, Any]]) -> str:
         if plotted(report):
             parts.append(f"![{case}: ours beside its peers](plots/{case}.svg)\n\n")
         parts.append(
-            f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}; page cache can be "
+            f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}{_gpu(machine)}; page cache can be "
             f"dropped: {_yes(machine['caches_dropped'])}; memory can be limited by a cgroup: "
             f"{_yes(machine['memory_cgroup'])}. "
             f"Reproduce: `gnnsys bench {case}`.\n\n"
         )
         parts += [f"{note}\n\n" for note in report.get("notes", [])]
     return "".join(parts).rstrip() + "\n"
+
+
+def _gpu(machine: Mapping[str, Any]) -> str:
+    name = machine.get("gpu")
+    return f", {name}" if name else ""
 
 
 def readme_table(reports: Mapping[str, Mapping[str, Any]]) -> str:

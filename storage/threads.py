@@ -37,6 +37,19 @@ def num_workers(given: int | None) -> int:
     return workers
 
 
+def loading_workers() -> int:
+    """Threads that make batches where nobody says how many: half of the cores, as training needs some, 2 to 8.
+
+    16 cores that feed one H200 with batches of 106 MB: 6.4 GB/s with two threads, 12 with four, 18 with eight.
+    """
+    return min(8, max(2, usable_cores() // 2))
+
+
+def batches_ahead(workers: int) -> int:
+    """Batches in the making or waiting, so that a slow one does not stop so many threads."""
+    return max(2, workers * 3 // 2 - 1)
+
+
 @contextmanager
 def in_order(
     work: Callable[[_In], _Out], items: Iterable[_In], workers: int, ahead: int = 1

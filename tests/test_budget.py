@@ -58,6 +58,15 @@ def test_the_meter_tells_what_was_used_since_it_was_asked() -> None:
         assert meter.recent_growth() < (16 << 20)
 
 
+def test_what_is_left_out_is_no_growth_but_what_comes_later_is() -> None:
+    held = []
+    with GrowthMeter(interval_s=0.001) as meter:
+        meter.leave_out(lambda: held.append(np.ones(64 << 20, dtype=np.uint8)))
+        assert meter.peak_growth < (16 << 20)
+        held.append(np.ones(32 << 20, dtype=np.uint8))
+        assert meter.peak_growth >= (32 << 20) * 0.9
+
+
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel keeps no peak to reset")
 def test_a_peak_between_two_samples_is_not_missed() -> None:
     peak_growth(lambda: np.ones(96 << 20, dtype=np.uint8))  # an earlier, higher peak does not count

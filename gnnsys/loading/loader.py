@@ -25,6 +25,7 @@ from gnnsys.storage.pool import Pool
 from gnnsys.storage.stage import difference
 from gnnsys.storage.store import Store
 from gnnsys.storage.tables import Verify
+from gnnsys.storage.threads import batches_ahead, loading_workers
 
 _STAGES = ("load_s", "read_s", "assemble_s", "wait_s")
 
@@ -48,8 +49,9 @@ class Loader:
         tables: names of tables; with others than `x`, `Batch.x` is a dict.
         shuffle: another order of batches in every epoch; as the pool's order says when None.
         seed: decides the order of batches and, with a Store, who is in them.
-        prefetch: batches made or in the making ahead of the one delivered, at least 1.
-        workers: threads that make batches.
+        prefetch: batches made or in the making ahead of the one delivered, at least 1; each takes memory, see
+            `memory_bytes`. When None, 2 for two workers and 11 for eight.
+        workers: threads that make batches; half of the cores, 2 to 8, when None.
         rank, world_size: deliver every `world_size`-th batch of the epoch, beginning with number `rank`. Ranks may
             differ by one batch.
         device: where the tensors of a batch are put.
@@ -75,8 +77,8 @@ class Loader:
         tables: Sequence[str] = ("x",),
         shuffle: bool | None = None,
         seed: int = 0,
-        prefetch: int = 2,
-        workers: int = 2,
+        prefetch: int | None = None,
+        workers: int | None = None,
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
@@ -89,6 +91,8 @@ class Loader:
         replace: bool = False,
         resample: bool = True,
     ) -> None:
+        workers = loading_workers() if workers is None else workers
+        prefetch = batches_ahead(workers) if prefetch is None else prefetch
         _check(prefetch=prefetch, workers=workers, rank=rank, world_size=world_size)
         self.prefetch, self.workers, self.device = prefetch, workers, _device(device)
         self._opened = open_source(source, verify)

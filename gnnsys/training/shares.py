@@ -12,6 +12,7 @@ from gnnsys.budget import Budget, GrowthMeter
 from gnnsys.errors import MemoryBudgetError
 from gnnsys.pipeline.ranks import Ranks
 from gnnsys.storage.store import Store
+from gnnsys.storage.threads import batches_ahead, loading_workers
 from gnnsys.training.config import TrainConfig
 from gnnsys.training.feed import Feed
 from gnnsys.training.memory import (
@@ -63,7 +64,7 @@ def share_memory(
     _room(config.memory, shares, ranks, smaller)
     work.allocate()
     largest = loader.largest_batch().to(device)
-    step = step_growth(work, largest) + (work.num_live - 1) * loader.max_batch_bytes()
+    step = step_growth(work, largest, meter) + (work.num_live - 1) * loader.max_batch_bytes()
     del largest
     if isinstance(loader.opened, Store):
         step += step // 4  # sampled online, a later batch may be larger than those looked at
@@ -108,8 +109,8 @@ def _refuse_over(total: int, everyone: Sequence[Mapping[str, int]], smaller: str
 
 def _set_read_ahead(loader: Feed, left: int, config: TrainConfig) -> None:
     """Let the loader read as far ahead, with as many threads, as `left` bytes allow: prefetch shrinks first."""
-    workers = config.workers or 2
-    for prefetch in range(config.prefetch or max(2, workers), 0, -1):
+    workers = config.workers or loading_workers()
+    for prefetch in range(config.prefetch or batches_ahead(workers), 0, -1):
         for threads in range(min(workers, prefetch), 0, -1):
             if loader.memory_bytes(prefetch, threads) <= left:
                 loader.prefetch, loader.workers = prefetch, threads

@@ -77,7 +77,7 @@ class Remembering:
 
     def after_step(self, out: Tensor, batch: gs.Batch) -> None:
         seeds = batch.seeds.cpu().numpy()
-        self.memory.write(seeds, self.memory.read(seeds) * np.float32(0.5) + np.float32(out.mean()))
+        self.memory.write(seeds, self.memory.read(seeds) * np.float32(0.5) + np.float32(out.mean().item()))
         coming = self._loader.upcoming(1)
         self._ahead = self.memory.read(coming[0]) if coming else None
 

@@ -15,6 +15,7 @@ from torch import nn
 
 import gnnsys as gs
 from gnnsys.batch import Batch
+from gnnsys.budget import GrowthMeter
 from gnnsys.training.config import parse_config
 from gnnsys.training.memory import FreedBlocks, growth_of, state_bytes, step_growth
 from gnnsys.training.step import StepWork
@@ -43,7 +44,7 @@ def _work(model: nn.Module, task: NodeClassification) -> StepWork:
 def test_a_measured_step_leaves_weights_buffers_gradients_and_mode_as_they_were() -> None:
     model = Normed().eval()
     before = weights_digest(model)
-    step_growth(_work(model, NodeClassification(CLASSES)), random_batch(0))
+    step_growth(_work(model, NodeClassification(CLASSES)), random_batch(0), GrowthMeter())
     assert weights_digest(model) == before
     assert all(p.grad is None for p in model.parameters())
     assert not model.training
@@ -67,7 +68,7 @@ class Counting(NodeClassification):
 
 def test_a_measured_step_leaves_the_state_of_the_task_as_it_was() -> None:
     task = Counting(CLASSES)
-    step_growth(_work(Normed(), task), random_batch(0))
+    step_growth(_work(Normed(), task), random_batch(0), GrowthMeter())
     assert task.seen == 0
 
 

@@ -475,7 +475,7 @@ def test_a_model_of_the_users_own_trains_and_comes_back(packs: dict[str, gs.Pack
         )
     assert run.result["evaluation"] == "full-neighbour"
     assert run.metrics["test"]["acc"] > 0.6
-    assert torch.equal(run.load_model(best=False).state_dict()["lin.weight"], model.lin.weight)
+    assert torch.equal(run.load_model(best=False).state_dict()["lin.weight"], model.cpu().lin.weight)
     opened = gs.Run.open(tmp_path / "r")
     with pytest.raises(ConfigError, match="Convolutions"):
         opened.load_model()
