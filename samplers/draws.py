@@ -6,10 +6,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from gnnsys.errors import InputDataError
+from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.samplers import kernels, weighted
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import raw_bytes
+from gnnsys.storage.store import Store
 
 
 class Hidden(Protocol):
@@ -90,6 +91,22 @@ class Weighted:
         ranges, replace = (hidden.ptr, hidden.begin, hidden.end), self._replace and fanout >= 0
         clocks = np.empty(len(out))
         weighted.draw_weighted(nodes, first, degree, self._weights, replace, *ranges, ptr, key, clocks, out)
+
+
+def drawn_by(store: Store, by_weight: bool) -> np.ndarray | None:
+    """The (E,) weights that edges of `store` are drawn by; None for uniformly.
+
+    Raises:
+        ConfigError: by weight, from a Store without any.
+    """
+    found = store.edge_weights() if by_weight else None
+    if by_weight and found is None:
+        raise ConfigError(
+            "GS-CFG-973",
+            f"{store.path}: the edges have no weights",
+            hint="Leave out --weighted, or ingest with weights.",
+        )
+    return found
 
 
 def copied_bytes(weights: np.ndarray | None) -> int:

@@ -25,12 +25,13 @@ from gnnsys.cli.common import (
     emit,
     progress,
 )
-from gnnsys.cli.sampling import edge_weights, refuse_sampling_options, sampling_options
+from gnnsys.cli.sampling import refuse_sampling_options, sampling_options
 from gnnsys.errors import ConfigError
 from gnnsys.ingestion.npy import map_npy
 from gnnsys.models.fold import aggregates_input, foldable
 from gnnsys.models.registry import build
 from gnnsys.planning.plan import estimate
+from gnnsys.samplers.draws import drawn_by
 from gnnsys.storage import manifest, pool
 from gnnsys.training.config import TrainConfig
 from gnnsys.units import format_size, parse_size
@@ -52,6 +53,7 @@ _NOTES = {
     "dropped_edges": "bad edges left out",
     "zeroed_rows": "rows with NaN or infinities set to 0 there",
     "header_lines": "header lines skipped",
+    "ignored_columns": "further columns ignored (--edge-weights 3 takes weights from the third)",
 }
 """Counts of an ingest that are named when they are not 0."""
 
@@ -87,6 +89,10 @@ def ingest(
         Path | None,
         typer.Option(help=f"With edges:FILE, a .npy or one-column text file of labels. {_ROW_OF_NODE}"),
     ] = None,
+    edge_weights: Annotated[
+        str | None,
+        typer.Option(help="With edges:FILE, a .npy file of a number per edge, or the column of FILE (3 or more)."),
+    ] = None,
     label_kind: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +126,7 @@ def ingest(
             normalize_features=normalize_features,
             features=features,
             labels=labels,
+            edge_weights=int(edge_weights) if edge_weights and edge_weights.isdigit() else edge_weights,
             label_kind=label_kind,
             on_nan=on_nan,
             on_bad_edge=on_bad_edge,
@@ -128,7 +135,7 @@ def ingest(
         )
     counts = dict(made.manifest.counts)
     result = {"store": str(store), "store_id": made.id, "store_digest": made.digest, **counts}
-    notes = "".join(f", {counts[key]:,} {what}" for key, what in _NOTES.items() if counts[key])
+    notes = "".join(f", {counts[key]:,} {what}" for key, what in _NOTES.items() if counts.get(key))
     text = (
         f"{store}: {made.num_nodes:,} nodes, {made.num_edges:,} edges, {_labels(made)}{notes}, "
         f"splits {', '.join(made.split_names) or 'none'} ({time.perf_counter() - start:.1f} s)"
@@ -207,7 +214,7 @@ def sample(
             opened,
             out,
             **sampling_options(fanouts, batch_size, seeds, seed),
-            weights=edge_weights(opened, weighted),
+            weights=drawn_by(opened, weighted),
             replace=replace,
             memory=parse_size(memory),
             workers=workers,
@@ -255,7 +262,7 @@ def plan(
         sampling = sampling_options(fanouts, batch_size, seeds, seed)
         options["aggregate"] = _aggregate(model, dropout, len(sampling["fanouts"]), layout)
         graph = gs.Store.open(source)
-        made = estimate(graph, weights=edge_weights(graph, weighted), **sampling, **options)
+        made = estimate(graph, weights=drawn_by(graph, weighted), **sampling, **options)
     emit(made.to_json(), str(made), as_json)
 
 
@@ -293,7 +300,7 @@ def pack(
     else:
         opened = (graph := gs.Store.open(source))
         sampling = sampling_options(fanouts, batch_size, seeds, seed)
-        sampling["weights"] = edge_weights(graph, weighted)
+        sampling["weights"] = drawn_by(graph, weighted)
         hops = len(sampling["fanouts"])
     with progress(quiet or as_json) as report:
         made = gs.pack(

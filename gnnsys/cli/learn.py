@@ -61,6 +61,7 @@ def train(
     class_weights: Annotated[str | None, typer.Option(help="balanced: rare classes count more in the loss.")] = None,
     fanouts: Annotated[str | None, typer.Option(help="Neighbours per hop of a Store, e.g. 10,5 or -1,-1.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Seeds per batch of a Store.")] = None,
+    weighted: Annotated[bool | None, typer.Option(help="Draw neighbours in a Store by the edges' weights.")] = None,
     micro_batches: Annotated[int | None, typer.Option(help="Batches whose gradients make one step.")] = None,
     pipeline: Annotated[int | None, typer.Option(help="Stages: processes that share the layers; same weights.")] = None,
     schedule: Annotated[str | None, typer.Option(help="1f1b | gpipe, of micro-batches through stages.")] = None,

@@ -10,7 +10,6 @@ import numpy as np
 from gnnsys.cli.common import parse_fanouts
 from gnnsys.errors import ConfigError
 from gnnsys.ingestion.npy import map_npy
-from gnnsys.storage.store import Store
 
 
 def sampling_options(
@@ -28,22 +27,6 @@ def sampling_options(
 def _seeds(given: str) -> str | np.ndarray:
     """Name of a split, which never ends in .npy, or the ids in a file."""
     return map_npy(Path(given)) if given.endswith(".npy") else given
-
-
-def edge_weights(store: Store, weighted: bool) -> np.ndarray | None:
-    """What neighbours are drawn by: None for uniformly.
-
-    Raises:
-        ConfigError: by weight, from a Store without any.
-    """
-    found = store.edge_weights() if weighted else None
-    if weighted and found is None:
-        raise ConfigError(
-            "GS-CFG-973",
-            f"{store.path}: the edges have no weights",
-            hint="Leave out --weighted, or ingest with weights.",
-        )
-    return found
 
 
 def refuse_sampling_options(source: Path, **given: object) -> None:

@@ -40,7 +40,7 @@ class ArraySource:
     """
 
     names: Names | None = None
-    header_lines = 0
+    header_lines = ignored_columns = 0
     num_classes: int | None = None
     label_kind: str | None = None
     sequential = False

@@ -49,6 +49,7 @@ def ingest(
     on_nan: str = "error",
     features: str | Path | None = None,
     labels: str | Path | None = None,
+    edge_weights: str | Path | int | None = None,
     label_kind: str | None = None,
     workers: int | None = None,
     progress: Progress = silent,
@@ -70,6 +71,8 @@ def ingest(
         features, labels: files beside `edges:FILE`, a row per node; where ids are names, row i is that of the i-th
             name in order of first appearance (`Store.names` gives them). For any source without features they can be
             made: `degree` (the in-degree) or `random:COLUMNS[:SEED]` (noise of variance 1).
+        edge_weights: of `edges:FILE`: a file, a number per edge, or in which column of the text they are, counted
+            from 1.
         label_kind: `class`, `multilabel` (0 or 1 in every column) or `regression` (numbers); when None, one column
             holds classes and several are multilabel.
         workers: threads; default the processors this process may use.
@@ -84,7 +87,7 @@ def ingest(
     budget = ingest_budget(memory)
     threads = num_workers(workers)
     made = made_features(features)
-    opened = open_source(source, None if made else features, labels)
+    opened = open_source(source, None if made else features, labels, edge_weights)
     rule = parse_split(split, split_seed, allow_overlap)
     check_choice("normalize_features", normalize_features, ("none", "row"))
     check_choice("on_nan", on_nan, ("error", "zero"))
@@ -208,6 +211,7 @@ def _build(
         "dropped_edges": runs.dropped,
         "zeroed_rows": zeroed_rows,
         "header_lines": source.header_lines,
+        **({"ignored_columns": source.ignored_columns} if source.ignored_columns else {}),
         **found.counts,
     }
     job.stage.commit(counts=counts, files=tuple(files))

@@ -46,7 +46,7 @@ class Mag240mSource:
 
     weights: Rows | None = None
     names: Names | None = None
-    header_lines = 0
+    header_lines = ignored_columns = 0
     sequential = False
 
     def __init__(self, root: Path) -> None:

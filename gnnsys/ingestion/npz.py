@@ -42,7 +42,7 @@ class NpzSource:
 
     weights: Rows | None = None
     names: Names | None = None
-    header_lines = 0
+    header_lines = ignored_columns = 0
     num_classes: int | None = None
     label_kind: str | None = None
     sequential = False

@@ -45,7 +45,7 @@ class OgbSource:
 
     weights: Rows | None = None
     names: Names | None = None
-    header_lines = 0
+    header_lines = ignored_columns = 0
     num_classes: int | None = None
 
     def __init__(self, name: str, root: Path) -> None:

@@ -23,20 +23,26 @@ _OGB_ROOT = "dataset"
 """Where ogb keeps its downloads unless told."""
 
 
-def open_source(source: str | Path | Source | Any, features: str | Path | None, labels: str | Path | None) -> Source:
+def open_source(
+    source: str | Path | Source | Any,
+    features: str | Path | None,
+    labels: str | Path | None,
+    weights: str | Path | int | None,
+) -> Source:
     """The Source that `source` names; a Source is returned as it is, graphs of other libraries are wrapped.
 
     Raises:
-        ConfigError: the kind is unknown, or `features` or `labels` were given to a kind that has its own.
+        ConfigError: the kind is unknown, or files were given to a kind that has its own.
         InputDataError: the file is absent or not valid.
     """
     if not isinstance(source, str | Path):
-        _refuse_files(features, labels, f"a {type(source).__name__}")
+        _refuse_files(f"a {type(source).__name__}", features, labels, weights)
         return source if hasattr(source, "fingerprint") else source_of_object(source)
     kind, _, rest = str(source).partition(":")
     if kind == "edges":
-        return EdgeListSource(Path(rest), _path(features), _path(labels))
-    _refuse_files(features, labels, f"{kind}:")
+        column = weights if isinstance(weights, int) else _path(weights)
+        return EdgeListSource(Path(rest), _path(features), _path(labels), column)
+    _refuse_files(f"{kind}:", features, labels, weights)
     if kind == "npz":
         return NpzSource(Path(rest))
     if kind == "ogb":
@@ -71,10 +77,10 @@ def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _refuse_files(features: str | Path | None, labels: str | Path | None, kind: str) -> None:
-    if features is not None or labels is not None:
+def _refuse_files(kind: str, *files: object) -> None:
+    if any(file is not None for file in files):
         raise ConfigError(
             "GS-CFG-105",
-            f"--features and --labels go with edges:FILE, not with {kind}",
+            f"--features, --labels and --edge-weights go with edges:FILE, not with {kind}",
             hint="Leave them out: the source has its own, or none.",
         )

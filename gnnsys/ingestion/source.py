@@ -68,6 +68,8 @@ class Source(Protocol):
     names: Names | None
     header_lines: int
     """First lines of text files that were taken for column names and skipped."""
+    ignored_columns: int
+    """Of a text of edges, that are neither ends nor weights."""
 
     @property
     def splits(self) -> list[dict[str, np.ndarray]]:

@@ -123,7 +123,7 @@ class PowerLawSource:
     weights: Rows | None = None
     names: Names | None = None
     label_kind: str | None = "class"
-    header_lines = 0
+    header_lines = ignored_columns = 0
     sequential = False
 
     def __init__(self, spec: PowerLaw) -> None:

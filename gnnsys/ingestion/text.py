@@ -3,7 +3,8 @@
 The first line with data decides: integers are ids as they are, anything else is a name, numbered from 0 in order of
 first appearance. A first line is a header when it stands above a line of integers, or when its first two fields are
 column names (`HEADER_WORDS`); one whose column names stand elsewhere is refused. Lines that are blank or begin with #
-or % are skipped. An edge is the first two columns, more are ignored; a label is the only column.
+or % are skipped. An edge is the first two columns; of more, one may hold weights (`text_weights`), others are counted
+and ignored. A label is the only column.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gzip
 import os
 import re
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -106,11 +108,22 @@ def parse_columns(job: Job, path: Path, form: Form) -> Columns:
 
 def line_of_row(path: Path, row: int) -> int:
     """The line, counted from 1 as editors do, that row `row` (from 0) of a file of edges stands on."""
+    return next(islice(edge_rows(path), row, None))[0]
+
+
+def edge_rows(path: Path) -> Iterator[tuple[int, list[bytes]]]:
+    """Every row of a file of edges: the line it stands on, counted from 1, and all its fields."""
     with _open(path) as file:
         start = _sniff(file, path, EDGES)
         file.seek(start.byte)
-        lines = (line for line, text in enumerate(file, start.line + 1) if _data(text))
-        return next(islice(lines, row, None))
+        for line, text in enumerate(file, start.line + 1):
+            if data := _data(text):
+                yield line, _fields(data, start.separator)
+
+
+def num_columns(path: Path) -> int:
+    """Of the first row of a file of edges; 0 where there is none."""
+    return next((len(fields) for _, fields in edge_rows(path)), 0)
 
 
 class _Parser:

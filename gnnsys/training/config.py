@@ -66,6 +66,8 @@ class TrainConfig(BaseModel):
     several answers, `rmse` of numbers."""
     loss: Literal["mse", "l1"] | None = None
     """Of numbers; default: `mse`."""
+    weighted: bool = False
+    """Neighbours in a Store are drawn in proportion to the weights of its edges."""
     class_weights: Literal["balanced"] | None = None
     """`balanced`: the loss of a class counts the more the rarer it is among the nodes to train on."""
     eval_every: Annotated[int, Field(ge=1)] = 1
@@ -107,9 +109,9 @@ class TrainConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Decides initial weights, order of batches, sampling of a Store and dropout."""
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Loading threads; default: as many as fit, at most 2."""
+    """Loading threads; default: as many as fit, at most half of the cores, 2 to 8."""
     prefetch: Annotated[int, Field(ge=1)] | None = None
-    """Batches made ahead; default: as many as fit, at most 2."""
+    """Batches made ahead; default: as many as fit, 2 for two workers, 11 for eight."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """torch threads; default: as torch chose."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"

@@ -19,6 +19,7 @@ from gnnsys.loading.opening import open_source, packed_generation
 from gnnsys.models.fold import layers_of
 from gnnsys.models.registry import NAMES, build, identity
 from gnnsys.pipeline.ranks import world
+from gnnsys.samplers.draws import drawn_by
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.pack import Pack
@@ -42,6 +43,7 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
     opened = open_source(source, "first")
     graph = opened if isinstance(opened, Store) else resolve_store(opened.path, store)
     config = fitted(config, opened)
+    _warn_of_unused_weights(config, opened, graph)
     config = config.model_copy(update={"metric": config.metric or USUAL_METRIC[graph.label_kind or "class"]})
     task = task_of_labels(graph, config.metric or "", config.loss)
     trained = _trained_nodes(opened, graph, task)
@@ -93,6 +95,8 @@ def job_of_model(
     config = fitted(config.model_copy(update=of_model), opened, loader)
     if graph is not None:
         check_splits(task, graph, _trained_nodes(opened, graph, task, loader))
+        if loader is None:  # else the caller decides
+            _warn_of_unused_weights(config, opened, graph)
     make_loader = _loader_maker(opened, graph, task, config) if loader is None else lambda _device, _part: loader
     decisive = _decisive(config, opened, graph, task, {"name": config.model, "parameters": shapes_digest(model)})
     if loader is not None:
@@ -108,6 +112,18 @@ def job_of_model(
         make_loader=make_loader,
         own_loader=loader is None,
     )
+
+
+def _warn_of_unused_weights(config: TrainConfig, opened: Opened, graph: Store) -> None:
+    pool = opened.pool if isinstance(opened, Pack) else opened
+    used = config.weighted if isinstance(pool, Store) else pool.manifest.parameters["weights"] is not None
+    if not used and graph.edge_weights() is not None:
+        warnings.warn(
+            f"GS-CFG-975: the edges of {graph.path} have weights, which change nothing here: neighbours are drawn "
+            "uniformly (--weighted draws by weight), and layers count every edge once",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _trained_nodes(opened: Opened, graph: Store, task: Task, loader: Loader | None = None) -> np.ndarray | None:
@@ -135,6 +151,12 @@ def fitted(config: TrainConfig, opened: Opened, loader: Loader | None = None) ->
             hint="Give the Store that it was made from.",
         )
     pool = opened.pool if isinstance(opened, Pack) else opened
+    if config.weighted:
+        raise ConfigError(
+            "GS-CFG-508",
+            f"weighted: {opened.path} was sampled already",
+            hint="Leave it out; it is an option of sample, plan and pack too.",
+        )
     hops = len(pool.fanouts)
     layers = config.layers or hops
     named = config.model in NAMES
@@ -161,6 +183,8 @@ def fitted(config: TrainConfig, opened: Opened, loader: Loader | None = None) ->
 def _fitted_to_store(config: TrainConfig, loader: Loader | None) -> TrainConfig:
     if config.chunks is not None:
         return _fitted_to_chunks(config, loader)
+    if loader is not None and config.weighted:
+        raise ConfigError("GS-CFG-508", "weighted: the Loader says how edges are drawn", hint="Give it weights=.")
     fanouts = config.fanouts
     if loader is not None and fanouts is None:
         fanouts = tuple(loader.fanouts)
@@ -185,7 +209,7 @@ def _fitted_to_chunks(config: TrainConfig, loader: Loader | None) -> TrainConfig
     """A chunk is a micro-batch, an epoch is a step."""
     if loader is not None:
         raise ConfigError("GS-CFG-832", "a Loader gives sampled batches, chunks are of a whole graph: give the Store")
-    meaningless = [name for name in ("fanouts", "batch_size") if getattr(config, name) is not None]
+    meaningless = [name for name in ("fanouts", "batch_size", "weighted") if getattr(config, name) not in (None, False)]
     if meaningless or config.micro_batches > 1:
         named = ", ".join([*meaningless, *(["micro_batches"] if config.micro_batches > 1 else [])])
         raise ConfigError("GS-CFG-832", f"chunks take all neighbours of all nodes in one step: {named} mean nothing")
@@ -271,6 +295,7 @@ def _loader_maker(
         if isinstance(opened, Store):
             seeds = task.seeds(opened, "train")
             sampling: dict[str, Any] = {"seeds": seeds, "fanouts": config.fanouts, "batch_size": config.batch_size}
+            sampling["weights"] = drawn_by(opened, config.weighted)
             return Loader(opened, hops=part.hops, workers=1, **sampling, **common)
         hops = config.layers if part.hops is None and config.model in NAMES else part.hops
         return Loader(opened, store=graph, hops=hops, workers=1, **common)

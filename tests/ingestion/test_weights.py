@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import tempfile
 import warnings
 from collections import defaultdict
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gnnsys as gs
-from gnnsys.errors import InputDataError
+from gnnsys.errors import ConfigError, InputDataError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of torch.jit, which PyG uses
@@ -130,6 +131,59 @@ def test_a_killed_ingest_ends_in_the_same_weights(tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         gs.ingest(source, tmp_path / "killed", memory="16MiB", workers=1, progress=stop)
     assert gs.ingest(source, tmp_path / "killed", workers=2).digest == golden.digest
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_a_column_of_a_text_holds_them(tmp_path: Path, named: bool, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    edges = [
+        (int(u), int(v), float(w)) for u, v, w in zip(*rng.integers(0, 30, (2, 400)), rng.random(400), strict=True)
+    ]
+    name = "n{}".format if named else str
+    lines = ["src,dst,year,weight", *(f"{name(u)},{name(v)},1999,{w!r}" for u, v, w in edges), "# a comment", ""]
+    path = tmp_path / f"edges{suffix}"
+    with gzip.open(path, "wt") if suffix.endswith(".gz") else path.open("w") as file:
+        file.write("\n".join(lines))
+    store = gs.ingest(f"edges:{path}", tmp_path / "store", edge_weights=4, memory="16MiB")
+    number = (
+        {name: i for i, name in enumerate(store.names(np.arange(store.num_nodes)))}
+        if named
+        else {str(i): i for i in range(30)}
+    )
+    found: Weighted = defaultdict(list)
+    for u, v, w in edges:
+        found[number[name(u)], number[name(v)]].append(float(np.float32(w)))
+    assert stored(store) == dict(found)
+    assert store.manifest.counts["ignored_columns"] == 1  # the year
+
+
+def test_a_file_beside_the_edges_holds_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "edges.npy", np.array([[0, 1], [1, 2], [2, 0]]))
+    np.save(tmp_path / "weights.npy", np.array([3.0, 2.0, 1.0]))
+    store = gs.ingest(f"edges:{tmp_path}/edges.npy", tmp_path / "store", edge_weights=tmp_path / "weights.npy")
+    assert stored(store) == {(0, 1): [3.0], (1, 2): [2.0], (2, 0): [1.0]}
+    np.save(tmp_path / "weights.npy", np.ones(2))
+    with pytest.raises(InputDataError, match=r"GS-IN-174.* for 3 edges"):
+        gs.ingest(f"edges:{tmp_path}/edges.npy", tmp_path / "other", edge_weights=tmp_path / "weights.npy")
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [("2,0", "GS-IN-177.*row 3 has 2 columns"), ("2,0,much", "GS-IN-177.*'much'"), ("2,0,nan", "GS-IN-174")],
+)
+def test_a_row_without_a_weight_is_named(tmp_path: Path, row: str, code: str) -> None:
+    (tmp_path / "e.csv").write_text(f"0,1,0.5\n1,2,1\n{row}\n")
+    with pytest.raises(InputDataError, match=code):
+        gs.ingest(f"edges:{tmp_path}/e.csv", tmp_path / "store", edge_weights=3)
+
+
+def test_a_column_of_ends_holds_no_weights(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("0,1,0.5\n")
+    np.save(tmp_path / "e.npy", np.zeros((3, 2), dtype=int))
+    for file, column in (("e.csv", 2), ("e.npy", 3)):
+        with pytest.raises(ConfigError, match="GS-CFG-974"):
+            gs.ingest(f"edges:{tmp_path}/{file}", tmp_path / "store", edge_weights=column)
 
 
 def test_sampling_draws_by_them(tmp_path: Path) -> None:

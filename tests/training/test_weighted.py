@@ -1,0 +1,69 @@
+"""Training on a Store whose edges have weights: drawn by them where that is asked for, and said where it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gnnsys as gs
+from gnnsys.errors import ConfigError
+from gnnsys.training.run import train_from_config
+
+NODES, CLASSES = 120, 3
+OPTIONS: dict[str, Any] = {"hidden": 8, "epochs": 2, "dropout": 0.0, "threads": 1, "fanouts": [3], "batch_size": 40}
+UNUSED = "GS-CFG-975.*change nothing here"
+
+
+def source(**more: Any) -> gs.ArraySource:
+    rng = np.random.default_rng(0)
+    splits = {"train": np.arange(80), "valid": np.arange(80, 100), "test": np.arange(100, NODES)}
+    x, y = rng.normal(size=(NODES, 5)).astype(np.float32), rng.integers(0, CLASSES, NODES)
+    return gs.ArraySource(rng.integers(0, NODES, (2, 2000)), x=x, y=y, splits=splits, **more)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> gs.Store:
+    weights = np.random.default_rng(1).exponential(size=2000)
+    return gs.ingest(source(edge_weight=weights), tmp_path_factory.mktemp("weighted") / "store")
+
+
+def test_neighbours_are_drawn_as_a_loader_with_these_weights_draws_them(store: gs.Store, tmp_path: Path) -> None:
+    by_name = train_from_config(store.path, {**OPTIONS, "weighted": True}, tmp_path / "name")
+    sizes = {"in_channels": 5, "hidden_channels": 8, "num_layers": 1, "out_channels": CLASSES}
+    with gs.Loader(store, fanouts=[3], batch_size=40, weights=store.edge_weights()) as loader:
+        options = {"epochs": 2, "threads": 1}
+        model, task = gs.build("sage", **sizes, dropout=0.0, seed=0), gs.NodeClassification(CLASSES)
+        own = gs.train(model, loader, task=task, out=tmp_path / "own", **options)
+    assert by_name.result["weights_digest"] == own.result["weights_digest"]
+    with pytest.warns(RuntimeWarning, match=UNUSED):
+        uniform = train_from_config(store.path, OPTIONS, tmp_path / "uniform")
+    assert uniform.result["weights_digest"] != by_name.result["weights_digest"]
+
+
+def test_a_pack_drawn_uniformly_says_that_weights_change_nothing(store: gs.Store, tmp_path: Path) -> None:
+    options = {"hidden": 8, "epochs": 1}
+    drawn = {"fanouts": [3], "batch_size": 40, "memory": "64MiB"}
+    uniform = gs.pack(store, tmp_path / "uniform", **drawn)
+    weighted = gs.pack(store, tmp_path / "weighted", weights=store.edge_weights(), **drawn)
+    with pytest.warns(RuntimeWarning, match=UNUSED):
+        train_from_config(uniform.path, options, tmp_path / "run1")
+    train_from_config(weighted.path, options, tmp_path / "run2")  # a warning would be an error
+    with pytest.raises(ConfigError, match=r"GS-CFG-508.*sampled already"):
+        train_from_config(weighted.path, {**options, "weighted": True}, tmp_path / "run3")
+
+
+def test_weights_that_are_not_there_or_mean_nothing_are_refused(store: gs.Store, tmp_path: Path) -> None:
+    plain = gs.ingest(source(), tmp_path / "plain")
+    with pytest.raises(ConfigError, match="GS-CFG-973"):
+        train_from_config(plain.path, {**OPTIONS, "weighted": True}, tmp_path / "run1")
+    with pytest.raises(ConfigError, match=r"GS-CFG-832.*weighted"):
+        train_from_config(store.path, {"chunks": 2, "weighted": True}, tmp_path / "run2")
+    with gs.Loader(store, fanouts=[3], batch_size=40) as loader, pytest.raises(ConfigError, match="GS-CFG-508"):
+        model, task = (
+            gs.build("mlp", in_channels=5, hidden_channels=8, num_layers=1, out_channels=3),
+            gs.NodeClassification(3),
+        )
+        gs.train(model, loader, task=task, out=tmp_path / "run3", weighted=True)
