@@ -239,8 +239,8 @@ def _decisive(
         packed = packed_generation(opened, config.rows)
         if packed is not None and packed.aggregates is not None:
             source["aggregate"] = packed.aggregates.how
-    if graph is not None and "x" in graph.table_names and graph.is_added(table_path("x")):
-        source["x"] = str(graph.table_part("x").entry.digest)
+    if graph is not None and (digest := x_digest(graph)):
+        source["x"] = digest
     _refuse_order(task, str(source["order"]))
     replicas = world() // (config.pipeline or 1)
     identity = task.identity() if hasattr(task, "identity") else {}
@@ -252,6 +252,12 @@ def _decisive(
         "device": choose_device(config.device).type,
         **({"replicas": replicas} if replicas > 1 else {}),  # their sums round in another order
     }
+
+
+def x_digest(graph: Store) -> str | None:
+    """Of features that joined the Store after its ingest; the id of the Store tells of others."""
+    added = "x" in graph.table_names and graph.is_added(table_path("x"))
+    return str(graph.table_part("x").entry.digest) if added else None
 
 
 _OF_MODEL = ("model", "layers", "hidden", "dropout", *OF_NETWORK)

@@ -25,7 +25,7 @@ from gnnsys.storage.store import Store
 from gnnsys.training.config import parse_config
 from gnnsys.training.evaluate import EvaluationPlan, evaluate, outputs_for
 from gnnsys.training.folder import BEST, CONFIG, FINAL, Resume, read_json, read_result
-from gnnsys.training.jobs import job_of_model, job_of_options
+from gnnsys.training.jobs import job_of_model, job_of_options, x_digest
 from gnnsys.training.memory import OVERHEAD_BYTES, room_on_gpu, state_bytes, trim
 from gnnsys.training.outputs import scratch_in_run
 from gnnsys.training.predictions import PIECE_BYTES, What, check_target, write_predictions
@@ -304,7 +304,9 @@ class Run:
     def _graph(self, moved: Store | str | Path | None, other: Store | str | Path | None) -> Store:
         """The Store of this run, where it is now, or another one with rows that its model can read."""
         if other is None:
-            return resolve_store(self.path, moved)
+            store = resolve_store(self.path, moved)
+            self._refuse_other_rows(store)
+            return store
         if moved is not None:
             raise ConfigError(
                 "GS-CFG-903",
@@ -319,6 +321,16 @@ class Run:
                 hint="Ingest the other graph with the same features, in the same order.",
             )
         return store
+
+    def _refuse_other_rows(self, store: Store) -> None:
+        """Features that were added, removed and added anew are not told by the id of the Store."""
+        trained_on = self.config["decisive"]["source"].get("x")
+        if trained_on not in (None, x_digest(store)):
+            raise InputDataError(
+                "GS-IN-408",
+                f"{store.path}: x is not the table that {self.path} was trained on",
+                hint="--on scores another graph, or other features of this one.",
+            )
 
     def _refuse_without_classes(self) -> None:
         name = self.config["decisive"]["task"].get("name")

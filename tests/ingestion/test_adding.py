@@ -13,6 +13,7 @@ import gnnsys as gs
 from gnnsys.cli.app import app
 from gnnsys.cli.inspect import problems_of
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError, MemoryBudgetError
+from gnnsys.training.run import train_from_config
 from tests.graphs import ingest_arrays
 
 N = 200
@@ -170,12 +171,17 @@ def test_a_folder_that_a_kill_left_before_any_work_is_not_seen(store: gs.Store) 
 def test_another_table_in_the_place_of_the_one_that_was_packed_is_refused(tmp_path: Path) -> None:
     plain = ingest_arrays(tmp_path / "plain", SRC, DST, N, y=Y, splits={"train": np.arange(50)})
     made = gs.pack(gs.add(plain, tables={"x": X}), tmp_path / "pack", fanouts=[4], batch_size=16)
+    run = train_from_config(made.path, {"hidden": 4, "epochs": 1}, tmp_path / "run")
+    run.evaluate("train")
     shutil.rmtree(plain.path / "added")
-    gs.add(plain, tables={"x": -X})
+    again = gs.add(plain, tables={"x": -X})
     with gs.Loader(made) as loader:
         assert next(iter(loader)).x is not None
     with pytest.raises(InputDataError, match="GS-IN-407"):
         gs.Loader(made, rows="mapped")
+    with pytest.raises(InputDataError, match="GS-IN-408"):
+        run.evaluate("train")
+    run.evaluate("train", on=again)
 
 
 def test_node_ids_of_a_split_are_part_of_the_memory(store: gs.Store) -> None:
