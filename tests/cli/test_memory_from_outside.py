@@ -59,6 +59,7 @@ def _verbs(folder: Path, nodes: int) -> dict[str, list[str]]:
         "pack": ["pack", str(folder / "store"), str(folder / "pack"), *sampling, *budget],
         "train": ["train", str(folder / "pack"), *training, *budget],
         "evaluate": ["evaluate", str(folder / "run"), "--split", "test", *budget],
+        "predict": ["predict", str(folder / "run"), "--out", str(folder / "all.csv"), *budget],
     }
 
 
@@ -70,6 +71,6 @@ def growth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     return {verb: large[verb] - small[verb] for verb in small}
 
 
-@pytest.mark.parametrize("verb", ["ingest", "plan", "pack", "train", "evaluate"])
+@pytest.mark.parametrize("verb", ["ingest", "plan", "pack", "train", "evaluate", "predict"])
 def test_a_verb_stays_inside_its_budget(verb: str, growth: dict[str, int]) -> None:
     assert growth[verb] <= MEMORY
