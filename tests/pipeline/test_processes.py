@@ -122,6 +122,14 @@ def test_chunks_under_torchrun_go_on_with_another_number_of_stages(
     assert again["weights_digest"] == whole_graph["weights_digest"]
 
 
+@pytest.mark.parametrize("what", ["batches", "chunks"])
+def test_schedules_and_class_weights_are_those_of_one_process(pack: gs.Pack, tmp_path: Path, what: str) -> None:
+    source, chunked = (pack.path, ()) if what == "batches" else (pack.path.parent / "store", CHUNKED)
+    options = ("--lr-schedule", "cosine", "--warmup-epochs", "1", "--class-weights", "balanced", "--clip-norm", "0.5")
+    one, cut = (train(source, tmp_path / n, *chunked, *options, "--pipeline", n) for n in ("1", "2"))
+    assert (cut["weights_digest"], cut["losses"]) == (one["weights_digest"], one["losses"])
+
+
 def test_what_cannot_be_cut_is_refused_in_one_line(pack: gs.Pack, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(_WITHOUT_LAYERS)
     for options, message in (
