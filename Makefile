@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: concurrency corruption faults fuzz machines power soak fuzz-guided gpu demo test lint types crash slow bench docs clean
+.PHONY: concurrency corruption coverage faults fuzz machines power soak fuzz-guided gpu demo test lint types crash slow bench docs clean
 
 demo: $(READY)
 	$(BIN)/gnnsys demo
@@ -64,6 +64,15 @@ fuzz-guided: $(READY)
 
 gpu: $(READY)
 	$(BIN)/pytest -m gpu
+
+# What tests reach of storage, checkpoints and importers; functions that numba compiles are not looked into.
+coverage: export OMP_NUM_THREADS ?= 1
+coverage: $(READY)
+	$(BIN)/pip install -q -c constraints.txt pytest-cov
+	$(BIN)/pytest --cov --cov-report=json:build/coverage.json -m "not crash and not slow and not gpu" \
+		tests/storage tests/ingestion tests/training tests/loading tests/planning tests/samplers tests/corruption \
+		tests/fuzz tests/seams tests/interop tests/cli/test_bad_input.py tests/cli/test_common.py
+	$(BIN)/python -m tests.reached build/coverage.json
 
 slow: $(READY)
 	$(BIN)/pytest -m slow

@@ -1,13 +1,15 @@
 """The lines of docs/reliability.md: what the reliability programme ran, beside what the release set out to reach.
 
-The counts are those that the sweeps in tests/ wrote into tests/programme.json (see tests/programme.py); a figure that
-nobody ran stands there as not run.
+The counts are those that the sweeps in tests/ wrote into tests/programme.json (see tests/programme.py), and what
+`gnnsys bench overheads` measured; a figure that nobody ran stands there as not run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 Results = Mapping[str, Mapping[str, int]]
 """Sums of counts, by sweep and name."""
@@ -15,7 +17,8 @@ Results = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True)
 class Figure:
-    """A line of the table. `count` is None where nothing was run; it is reached from `goal` on, unless `bad`."""
+    """A line of the table. `count` is None where nothing was run; it is reached from `goal` on, or up to it where that
+    is the most, unless `bad`."""
 
     what: str
     goal: int
@@ -25,6 +28,7 @@ class Figure:
     bad: Callable[[Results], int]
     """Violations, findings, what went by undetected."""
     command: str
+    at_most: bool = False
 
 
 def _of(sweep: str, name: str) -> Callable[[Results], int | None]:
@@ -106,19 +110,31 @@ FIGURES = (
         *(30, "30 minutes", _of("soak", "minutes"), _bad("soak"), "make soak MINUTES=30"),
     ),
     *(
-        Figure(what, 1, said, _of(what, "measured"), _none, command)
-        for what, said, command in (
-            ("line and branch coverage of storage, checkpoints and importers", "95 % and 90 %", "not measured yet"),
-            ("mutation score of the core of storage", "70 %", "not measured yet"),
-            ("checkpoints while training, share of time", "at most 5 %", "not measured yet"),
-            ("checksums in a cold epoch, share of time", "at most 5 %", "not measured yet"),
-            ("memory beyond --memory", "at most 256 MiB", "allowed none by tests/cli/test_memory_from_outside.py"),
-            ("start after a crash, 10 GB store", "at most 5 s", "not measured yet"),
-            ("lines of tests per line of the product", "1.5", "not measured yet"),
-            ("serving: p99 latency of a student", "25 ms", "there is no `gnnsys serve` yet"),
+        Figure(what, goal, said, _of("measured", what), _none, command, at_most)
+        for what, goal, said, command, at_most in (
+            ("lines of storage, checkpoints and importers that tests reach, %", 95, "95", "`make coverage`", False),
+            ("branches of the same, %", 90, "90", "`make coverage`", False),
+            ("mutation score of the core of storage, %", 70, "70", "not measured yet", False),
+            ("time that checkpoints add to training, %", 5, "at most 5", "`gnnsys bench overheads`", True),
+            ("time that checksums add to a cold epoch, %", 5, "at most 5", "`gnnsys bench overheads`", True),
+            ("milliseconds to go on after a kill, 10 GB", 5000, "at most 5,000", "`gnnsys bench overheads`", True),
+            ("MiB beyond --memory, seen from outside", 256, "at most 256", "`make test`", True),
+            ("lines of tests per 100 lines of the product", 150, "150", "`make coverage`", False),
+            ("serving: p99 latency of a student, ms", 25, "at most 25", "there is no `gnnsys serve` yet", True),
         )
     ),
 )
+
+
+def overheads(report: Mapping[str, Any]) -> dict[str, int]:
+    """The figures that `gnnsys bench overheads` measured."""
+    rows = {row["case"]: row for row in report["rows"]}
+    percent = {case: math.ceil(100 * max(0.0, row["ours"] / row["peer"] - 1)) for case, row in rows.items()}
+    return {
+        "time that checkpoints add to training, %": percent["checkpoints"],
+        "time that checksums add to a cold epoch, %": percent["checksums, cold epoch"],
+        "milliseconds to go on after a kill, 10 GB": round(1000 * rows["way back"]["ours"]),
+    }
 
 
 HEADER = ("what", "goal of the first release", "run", "", "command")
@@ -132,6 +148,7 @@ def rows(results: Results) -> list[list[str]]:
 def _row(figure: Figure, results: Results) -> list[str]:
     count, bad = figure.count(results), figure.bad(results)
     ran = "not run" if count is None else f"{count:,}, {bad:,} bad" if bad else f"{count:,}"
-    reached = "reached" if count is not None and count >= figure.goal and not bad else "**missed**"
+    met = count is not None and (count <= figure.goal if figure.at_most else count >= figure.goal)
+    reached = "reached" if met and not bad else "**missed**"
     command = f"`{figure.command}`" if figure.command.startswith("make") else figure.command
     return [figure.what, figure.said, ran, reached, command]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnsys.bench.plots import METRICS, draw, plotted
-from gnnsys.bench.reliability import HEADER, rows
+from gnnsys.bench.reliability import HEADER, overheads, rows
 from gnnsys.bench.schedules import draw_schedules
 from gnnsys.cli.error_index import Entry, error_index
 from gnnsys.storage.files import atomic_write
@@ -154,14 +154,15 @@ def pages() -> dict[Path, str]:
     reports = committed()
     results = [json.loads(p.read_bytes()) for p in sorted((ROOT / "examples" / "results").glob("*.json"))]
     readme = ROOT / "README.md"
+    programme = json.loads((ROOT / "tests" / "programme.json").read_bytes())
+    if "overheads" in reports:
+        programme["measured"] = {**programme.get("measured", {}), **overheads(reports["overheads"])}
     return {
         readme: with_readme_table(readme.read_text(), readme_table(reports)),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(reports),
         ROOT / "docs" / "accuracy.md": accuracy_page(results),
         ROOT / "docs" / "errors.md": errors_page(),
-        ROOT / "docs" / "reliability.md": reliability_page(
-            json.loads((ROOT / "tests" / "programme.json").read_bytes())
-        ),
+        ROOT / "docs" / "reliability.md": reliability_page(programme),
     }
 
 

@@ -15,7 +15,7 @@ from gnnsys.bench.tables import rows_table
 from gnnsys.cli.common import Json, emit
 from gnnsys.errors import ConfigError
 
-CASES = ("access", "epoch", "fold", "ingest", "ogb", "pack", "pipeline", "plan", "read", "sample")
+CASES = ("access", "epoch", "fold", "ingest", "ogb", "overheads", "pack", "pipeline", "plan", "read", "sample")
 
 
 def bench(
