@@ -76,6 +76,7 @@ def build(
     for number in range(num_layers):
         with random_from(derive(seed, number)):
             model.reset_layer(number)
+    model.built_as = {"name": name, **sizes, "seed": seed}
     return model
 
 

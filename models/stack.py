@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ class Stack(nn.Module):
     layer_type: type[nn.Module]
     options: frozenset[str] = frozenset({"residual", "jk"})
     """Keywords beside the sizes that a network takes."""
+    built_as: Mapping[str, Any] | None = None
+    """What `registry.build` was told, so that weights can be read into the same network again; None if made by hand."""
     deep = False
     """Layers have the hidden width inside; the first one maps the input to it, the last one maps it to the output."""
 

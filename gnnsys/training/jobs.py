@@ -98,7 +98,8 @@ def job_of_model(
         if loader is None:  # else the caller decides
             _warn_of_unused_weights(config, opened, graph)
     make_loader = _loader_maker(opened, graph, task, config) if loader is None else lambda _device, _part: loader
-    decisive = _decisive(config, opened, graph, task, {"name": config.model, "parameters": shapes_digest(model)})
+    described = getattr(model, "built_as", None) or {"name": config.model, "parameters": shapes_digest(model)}
+    decisive = _decisive(config, opened, graph, task, dict(described))
     if loader is not None:
         position = loader.state_dict()
         decisive["source"] = {key: position[key] for key in position.keys() - {"epoch", "next"}}

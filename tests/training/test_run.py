@@ -482,6 +482,16 @@ def test_a_model_of_the_users_own_trains_and_comes_back(packs: dict[str, gs.Pack
     assert opened.evaluate("test", model=Convolutions())["metrics"] == run.metrics["test"]
 
 
+def test_a_network_that_build_made_comes_back_from_its_folder(packs: dict[str, gs.Pack], tmp_path: Path) -> None:
+    model = gs.build("gat", in_channels=COLUMNS, hidden_channels=8, num_layers=2, out_channels=CLASSES, heads=2, seed=5)
+    task, options = gs.NodeClassification(CLASSES), {"epochs": 1, "memory": "1GiB"}
+    run = gs.train(model, packs["packed"], task=task, out=tmp_path / "run", **options)
+    again = gs.Run.open(run.path)
+    assert again.evaluate("test")["metrics"] == run.metrics["test"]
+    for name, weight in again.load_model(best=False).state_dict().items():
+        assert torch.equal(weight, model.cpu().state_dict()[name])
+
+
 def test_a_task_in_another_order_than_its_batches_is_refused(store: gs.Store, pool: gs.Pool, tmp_path: Path) -> None:
     class Ordered(gs.NodeClassification):
         order = "fixed"
