@@ -1,8 +1,9 @@
 """Predictions in a file: a row per node, `.csv` in the user's own ids or `.npy` in the order of ids, piece by piece.
 
-`.csv` has a header. `node` is the id in the source (`Store.names`, else the number), `class` the largest output, and
-there is a column per class with `probabilities` (p0, p1, ...) or `outputs` (out0, out1, ...), nine digits each, which
-give float32 back exactly.
+`.csv` has a header. `node` is the id in the source (`Store.names`, else the number), `class` the largest output where
+outputs are of classes, and there is a column per output with `probabilities` (p0, p1, ...: softmax over classes, a
+sigmoid of every answer where there are several) or `outputs` (out0, out1, ...), nine digits each, which give float32
+back exactly.
 `.npy` holds (n,) int64 classes, or (n, C) float32 probabilities or outputs; row i is of the i-th node of the split in
 ascending order, of node i without a split.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -49,13 +51,21 @@ def check_target(path: Path, what: str) -> None:
 
 
 def write_predictions(
-    path: Path, what: What, store: Store, nodes: np.ndarray, outputs: np.ndarray, progress: Progress = silent
+    path: Path,
+    what: What,
+    store: Store,
+    nodes: np.ndarray,
+    outputs: np.ndarray,
+    progress: Progress = silent,
+    *,
+    of_classes: bool = True,
 ) -> None:
     """Replace `path` by the predictions for `nodes`; until all are written it is as it was.
 
     Args:
         nodes: (n,) int64 ascending ids.
         outputs: (n, C) float32 of the model; may be mapped.
+        of_classes: an output per class, of which one is right.
 
     Raises:
         DiskSpaceError: it does not fit on the volume.
@@ -63,9 +73,9 @@ def write_predictions(
     columns = outputs.shape[1]
     if path.suffix == ".npy":
         require_free(path.parent, len(nodes) * (8 if what == "class" else 4 * columns), path.name)
-        parts = _as_npy(what, outputs)
+        parts = _as_npy(what, outputs, of_classes)
     else:
-        parts = _as_csv(what, store, nodes, outputs)
+        parts = _as_csv(what, store, nodes, outputs, of_classes)
     remove_abandoned(path)
     with replacing(path) as fd:
         offset = 0
@@ -75,37 +85,41 @@ def write_predictions(
             progress("write", done, len(nodes))
 
 
-def _pieces(what: What, outputs: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+def _pieces(what: What, outputs: np.ndarray, of_classes: bool) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Rows, their classes (m,) int64 and their values (m, C) float32; no columns for `class`."""
     step = max(1, _PIECE_VALUES // (outputs.shape[1] + 1))
     for start in range(0, len(outputs), step):
         rows = slice(start, min(start + step, len(outputs)))
         out = torch.from_numpy(np.array(outputs[rows]))
-        values = out.softmax(dim=1) if what == "probabilities" else out
+        probable = partial(torch.softmax, dim=1) if of_classes else torch.sigmoid
+        values = probable(out) if what == "probabilities" else out
         classes = out.argmax(dim=1).numpy()  # as `Accuracy` does it: the first of equal outputs
         yield rows, classes, values.numpy()[:, : 0 if what == "class" else None]
 
 
-def _as_npy(what: What, outputs: np.ndarray) -> Iterator[tuple[int, bytes]]:
+def _as_npy(what: What, outputs: np.ndarray, of_classes: bool) -> Iterator[tuple[int, bytes]]:
     """Rows done and bytes, header first."""
     shape = outputs.shape[:1] if what == "class" else outputs.shape
     header = io.BytesIO()
     described = {"descr": "<i8" if what == "class" else "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, described)
     yield 0, header.getvalue()
-    for rows, classes, values in _pieces(what, outputs):
+    for rows, classes, values in _pieces(what, outputs, of_classes):
         yield rows.stop, (classes.astype("<i8") if what == "class" else values.astype("<f4")).tobytes()
 
 
-def _as_csv(what: What, store: Store, nodes: np.ndarray, outputs: np.ndarray) -> Iterator[tuple[int, bytes]]:
+def _as_csv(
+    what: What, store: Store, nodes: np.ndarray, outputs: np.ndarray, of_classes: bool
+) -> Iterator[tuple[int, bytes]]:
     """Rows done and lines, header first."""
     prefix = {"class": "", "probabilities": "p", "outputs": "out"}[what]
     titles = [f"{prefix}{c}" for c in range(outputs.shape[1])] if prefix else []
-    yield 0, _lines([["node", "class", *titles]])
-    for rows, classes, values in _pieces(what, outputs):
+    yield 0, _lines([["node", *(["class"] if of_classes else []), *titles]])
+    for rows, classes, values in _pieces(what, outputs, of_classes):
         ids = store.names(nodes[rows]) if store.has_names else nodes[rows].tolist()
-        written = zip(ids, classes.tolist(), values.tolist(), strict=True)
-        yield rows.stop, _lines([[name, c, *(f"{value:.9g}" for value in row)] for name, c, row in written])
+        found = ([c] for c in classes.tolist()) if of_classes else ([] for _ in ids)
+        written = zip(ids, found, values.tolist(), strict=True)
+        yield rows.stop, _lines([[name, *c, *(f"{value:.9g}" for value in row)] for name, c, row in written])
 
 
 def _lines(rows: list[list[object]]) -> bytes:

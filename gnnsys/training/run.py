@@ -26,6 +26,7 @@ from gnnsys.training.config import parse_config
 from gnnsys.training.evaluate import EvaluationPlan, evaluate, outputs_for
 from gnnsys.training.folder import BEST, CONFIG, FINAL, Resume, read_json, read_result
 from gnnsys.training.jobs import job_of_model, job_of_options, x_digest
+from gnnsys.training.matrix_tasks import MultilabelClassification
 from gnnsys.training.memory import OVERHEAD_BYTES, room_on_gpu, state_bytes, trim
 from gnnsys.training.outputs import scratch_in_run
 from gnnsys.training.predictions import PIECE_BYTES, What, check_target, write_predictions
@@ -238,7 +239,8 @@ class Run:
         Args:
             out: `.csv` in the ids of the source, or `.npy` in the order of node numbers; see
                 `gnnsys.training.predictions`. Replaced as a whole when all is known.
-            what: `class`, `probabilities` (softmax) or `outputs` of the model as they are.
+            what: `class`, `probabilities` (softmax over classes, sigmoid of several answers) or `outputs` of the model
+                as they are.
             split: the nodes; all when None.
             model: needed for models of the user's own; see `load_model`.
             store: where the Store is now, when it has moved.
@@ -251,20 +253,20 @@ class Run:
             `same_graph` (it is the one trained on) and memory as `evaluate` tells it.
 
         Raises:
-            ConfigError: the file has another suffix, there is no such split, or the Store's rows do not fit the model;
-                of runs that were no node classification only `outputs` mean something.
+            ConfigError: the file has another suffix, there is no such split, the Store's rows do not fit the model, or
+                the task of the run has no `what`: several answers have no class, numbers and tasks of others have
+                only outputs.
             MemoryBudgetError: not even one node fits.
         """
         target = Path(out)
         check_target(target, what)
-        if what != "outputs":
-            self._refuse_without_classes()
+        of_classes = self._refuse_meaningless(what)
         graph = self._graph(store, on)
         nodes = np.arange(graph.num_nodes) if split is None else graph.split(split)
         with self._inference(model, memory, device) as (loaded, plan, meter):
             plan.budget.reserve(nodes.nbytes + PIECE_BYTES, "the nodes and a piece of the file")
             inferred = outputs_for(nodes, loaded, graph, replace(plan, progress=progress))
-            write_predictions(target, what, graph, nodes, inferred.outputs, progress)
+            write_predictions(target, what, graph, nodes, inferred.outputs, progress, of_classes=of_classes)
             return {
                 "run": str(self.path),
                 "out": str(target),
@@ -332,14 +334,23 @@ class Run:
                 hint="--on scores another graph, or other features of this one.",
             )
 
-    def _refuse_without_classes(self) -> None:
+    def _refuse_meaningless(self, what: What) -> bool:
+        """Whether an output is of a class, of which one is right.
+
+        Raises:
+            ConfigError: outputs of this task are no classes, or no probabilities.
+        """
         name = self.config["decisive"]["task"].get("name")
-        if name != NodeClassification.__name__:
+        of_classes = name == NodeClassification.__name__
+        meant = ["outputs", *(["class"] if of_classes else [])]
+        meant += ["probabilities"] if of_classes or name == MultilabelClassification.__name__ else []
+        if what not in meant:
             raise ConfigError(
                 "GS-CFG-887",
-                f"{self.path}: was trained for the task {name!r}, whose outputs are no classes",
-                hint="Take the outputs as they are: --what outputs.",
+                f"{self.path}: was trained for the task {name!r}, which has no {what}",
+                hint=f"Use --what {' or '.join(meant)}.",
             )
+        return of_classes
 
     def _empty_model(self) -> nn.Module:
         if self._model is not None:

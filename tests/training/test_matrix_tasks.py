@@ -128,6 +128,28 @@ def test_a_task_refuses_labels_of_another_kind_or_width(tmp_path: Path) -> None:
         gs.MultilabelClassification(T + 1).seeds(store, "train")
 
 
+def test_several_answers_have_probabilities_and_no_class(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", "multilabel")
+    run = train_from_config(store.path, {"fanouts": [2], "epochs": 1, "threads": 1}, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"GS-CFG-887.*has no class"):
+        run.predict(tmp_path / "p.csv")
+    for what in ("outputs", "probabilities"):
+        for suffix in ("csv", "npy"):
+            run.predict(tmp_path / f"{what}.{suffix}", what=what)
+    outputs, found = (np.load(tmp_path / f"{what}.npy") for what in ("outputs", "probabilities"))
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-outputs.astype(float))), rtol=1e-5)
+    header, *lines = (tmp_path / "probabilities.csv").read_text().splitlines()
+    assert header == ",".join(["node", *(f"p{t}" for t in range(T))])
+    np.testing.assert_array_equal(np.array([line.split(",")[1:] for line in lines], dtype=np.float32), found)
+
+
+def test_numbers_have_outputs_alone(run: gs.Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"GS-CFG-887.*has no probabilities"):
+        run.predict(tmp_path / "p.csv", what="probabilities", store=run.path.parent / "store")
+    run.predict(tmp_path / "p.csv", what="outputs", store=run.path.parent / "store")
+    assert (tmp_path / "p.csv").read_text().startswith(",".join(["node", *(f"out{t}" for t in range(T))]))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> gs.Run:
     folder = tmp_path_factory.mktemp("inductive")
