@@ -59,7 +59,7 @@ def write_table(job: Job, name: str, rows: Rows, *, normalize: bool, fill: bool)
     def change(block: np.ndarray, start: int) -> tuple[np.ndarray, int]:
         bad = _bad_rows(block)[1]
         if bad and not fill:
-            raise _not_finite(job, name, rows, start)
+            raise _not_finite(job, name, rows, start, block)
         if bad:
             block = np.where(np.isfinite(block), block, block.dtype.type(0))
         if not normalize:
@@ -149,16 +149,27 @@ def _bad_rows(block: np.ndarray) -> tuple[int, int]:
     return bad_rows(_computable(block))
 
 
-def _not_finite(job: Job, name: str, rows: Rows, start: int) -> InputDataError:
-    """The error for the block at `start`, after counting all bad rows from there on."""
+def _not_finite(job: Job, name: str, rows: Rows, start: int, block: np.ndarray) -> InputDataError:
+    """The error for the `block` at `start`: all bad rows from there on are counted. Not where rows are `sequential`:
+    their reader is at work further on, and of them only the block is looked at."""
+    if rows.sequential:
+        bad, count = _bad_rows(block)
+        first, where = start + bad, f" of {start} to {start + len(block) - 1}"
+    else:
+        (first, count), where = _bad_rows_from(job, rows, start), ""
+    return InputDataError(
+        "GS-IN-120",
+        f"table {name}: {count} rows{where} hold a NaN or an infinity, the first is row {first}",
+        hint="--on-nan zero puts 0 in their place.",
+    )
+
+
+def _bad_rows_from(job: Job, rows: Rows, start: int) -> tuple[int, int]:
+    """As `_bad_rows`, for all rows from `start` on."""
     step = max(1, job.block_bytes // max(1, rows.columns * rows.dtype.itemsize))
     first, count = -1, 0
     for at in range(start, rows.num_rows, step):
         bad, more = _bad_rows(rows.read(at, min(at + step, rows.num_rows)))
         first = at + bad if first < 0 <= bad else first
         count += more
-    return InputDataError(
-        "GS-IN-120",
-        f"table {name}: {count} rows hold a NaN or an infinity, the first is row {first}",
-        hint="--on-nan zero puts 0 in their place.",
-    )
+    return first, count

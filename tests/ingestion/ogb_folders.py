@@ -70,9 +70,10 @@ def proteins(folder: Path) -> None:
     splits(folder / "split/species")
 
 
-def papers(folder: Path) -> None:
+def papers(folder: Path, x: np.ndarray | None = None) -> None:
     """Archives in place of text, and labels that most nodes lack."""
-    edges, x, y = values()
+    edges, usual, y = values()
+    x = usual if x is None else x
     (folder / "raw").mkdir(parents=True)
     (folder / "RELEASE_v1.txt").touch()
     counts = {"num_nodes_list": np.array([NODES]), "num_edges_list": np.array([EDGES])}

@@ -1,14 +1,18 @@
 """Rows and labels: bit for bit as given, in any layout and block size; bad values named."""
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import gnnsys as gs
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.storage.store import Store
 from tests.graphs import ingest_arrays
+from tests.ingestion.ogb_folders import NODES, papers
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -82,6 +86,31 @@ def test_bad_values_are_counted_and_the_first_row_named(tmp_path: Path, value: f
     x[[17, 17, 44], [0, 3, 1]] = value
     with pytest.raises(InputDataError, match=r"GS-IN-120: table x: 2 rows hold .*the first is row 17"):
         _ingest(tmp_path, x)
+
+
+def _function(folder: Path, x: np.ndarray) -> Any:
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, len(x), 7):
+            time.sleep(1e-3)  # long enough for another thread to come in
+            yield x[start : start + 7]
+
+    return gs.ArraySource((NONE, NONE), x=blocks)
+
+
+def _archive(folder: Path, x: np.ndarray) -> Any:
+    papers(folder / "ogbn_papers100M", x)
+    return f"ogb:ogbn-papers100M:{folder}"
+
+
+@pytest.mark.parametrize("source", [_function, _archive])
+def test_the_first_bad_row_of_what_is_read_once_is_named(tmp_path: Path, source: Any) -> None:
+    """By several threads and many times over: the thread that reads is somewhere else when a block is found bad."""
+    x = np.ones((NODES, 64), dtype=np.float32)
+    x[[17, 18, 44], [0, 3, 1]] = np.nan
+    given = source(tmp_path, x)
+    for attempt in range(20):
+        with pytest.raises(InputDataError, match=r"GS-IN-120: table x: \d rows of .* the first is row 17"):
+            gs.ingest(given, tmp_path / str(attempt), memory=12_000, workers=3)
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
