@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import numpy as np
 from gnnsys.errors import InputDataError, MissingDependencyError
 from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.npy import map_raw
-from gnnsys.ingestion.source import require_file
+from gnnsys.ingestion.source import require_file, unpacking
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
@@ -35,12 +34,9 @@ def unpack_csv(job: Job, path: Path, dtype: type[np.generic]) -> np.ndarray:
     if unit not in job.stage.done:
         require_file(path)
         parsed = _Blocks(path, job.block_bytes, np.dtype(dtype))
-        try:
-            # decimals where integers belong, which pandas refuses; more than float32 holds, which rows refuse
-            with np.errstate(invalid="ignore", over="ignore"):
-                write_scratch(file, parsed)
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise InputDataError("GS-IN-108", f"{path}: cannot be unpacked ({error})") from None
+        # decimals where integers belong, which pandas refuses; more than float32 holds, which rows refuse
+        with unpacking(path), np.errstate(invalid="ignore", over="ignore"):
+            write_scratch(file, parsed)
         job.stage.record(unit, rows=parsed.rows, columns=parsed.columns)
     facts = job.stage.done[unit]
     return map_raw(file, np.dtype(dtype), (facts["rows"], facts["columns"]), fortran=False)

@@ -66,14 +66,18 @@ class Job:
 
 
 def write_scratch(path: Path, pieces: Iterable[np.ndarray]) -> None:
-    """Write arrays one after another into a scratch file and make it durable."""
+    """Write arrays one after another into a scratch file and make it durable.
+
+    Only what the system says of `path` is explained as its trouble; what making the pieces raises is passed on.
+    """
     fd = open_sized(path, 0)
     offset = 0
     try:
-        with disk_errors(path):
-            for piece in pieces:
+        for piece in pieces:
+            with disk_errors(path):
                 write_all(fd, piece, offset)
-                offset += piece.nbytes
+            offset += piece.nbytes
+        with disk_errors(path):
             make_durable(fd)
     finally:
         os.close(fd)

@@ -7,7 +7,10 @@ labels and splits make sense together is checked once, by those who write them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +29,19 @@ def require_file(path: Path) -> None:
         raise InputDataError("GS-IN-100", f"{path}: no such file")
     if not path.is_file():
         raise InputDataError("GS-IN-100", f"{path}: not a regular file")
+
+
+@contextmanager
+def unpacking(path: Path) -> Iterator[None]:
+    """What a damaged `.gz`, or a file that is none, raises while it is read, as InputDataError."""
+    try:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise InputDataError(
+            "GS-IN-108",
+            f"{path}: cannot be unpacked ({error})",
+            hint="It is damaged, or not a .gz file at all (a page of a web site?). Download it again.",
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import numpy as np
 from gnnsys.errors import InputDataError, MemoryBudgetError
 from gnnsys.ingestion import kernels
 from gnnsys.ingestion.job import Job
-from gnnsys.ingestion.source import Names
+from gnnsys.ingestion.source import Names, unpacking
 from gnnsys.storage.files import map_array
 from gnnsys.storage.writer import SequentialWriter
 from gnnsys.units import format_size
@@ -93,9 +92,8 @@ def parse_columns(job: Job, path: Path, form: Form) -> Columns:
     unit = f"text/{form.columns}"
     if not job.stage.done.get(unit, {}).get("complete"):
         try:
-            _Parser(job, path, form, unit).run()
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise InputDataError("GS-IN-108", f"{path}: cannot be unpacked ({error})") from None
+            with unpacking(path):
+                _Parser(job, path, form, unit).run()
         except OSError as error:
             if error.filename is None or Path(error.filename) != path:
                 raise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.npy import map_raw
+from gnnsys.ingestion.source import unpacking
 from gnnsys.ingestion.text import edge_rows
 
 if TYPE_CHECKING:
@@ -31,10 +30,8 @@ def parse_weights(job: Job, path: Path, column: int) -> np.ndarray:
     """
     unit, file = "text/weights", job.stage.work / "columns-weights.bin"
     if unit not in job.stage.done:
-        try:
+        with unpacking(path):
             write_scratch(file, _blocks(path, column, max(1, job.block_bytes // _PARSED)))
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise InputDataError("GS-IN-108", f"{path}: cannot be unpacked ({error})") from None
         job.stage.record(unit, rows=file.stat().st_size // 8)
     return map_raw(file, np.dtype(np.float64), (job.stage.done[unit]["rows"], 1), fortran=False)
 

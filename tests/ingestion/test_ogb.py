@@ -124,6 +124,10 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
 
+def _page(path: Path) -> None:
+    path.write_text("<html>404 Not Found</html>")
+
+
 def _longer_row(path: Path) -> None:
     text(path, np.array([1, 2]))
     with gzip.open(path, "at") as file:
@@ -135,6 +139,7 @@ def _longer_row(path: Path) -> None:
     [
         ("raw/edge.csv.gz", Path.unlink, "no such file"),
         ("raw/edge.csv.gz", _cut, "cannot be unpacked"),
+        ("raw/node-label.csv.gz", _page, r"GS-IN-108: .*node-label.csv.gz: (?s:.*)Download it again"),
         ("raw/edge.csv.gz", _longer_row, "Expected 2 fields in line 2, saw 3"),
         ("raw/edge.csv.gz", lambda path: text(path, np.array([["a", "b"]])), "after row 0"),
         ("raw/edge.csv.gz", lambda path: text(path, np.array([[1], [2]])), r"expected integers \(2, 2\)"),
