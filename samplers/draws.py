@@ -136,4 +136,9 @@ def make_draw(weights: np.ndarray | None, replace: bool, num_edges: int) -> tupl
     bad = int(weighted.first_bad(values))
     if bad >= 0:
         raise InputDataError("GS-IN-207", f"weight {values[bad]} of edge {bad}: weights are finite and at least 0")
-    return Weighted(values, replace), digest(raw_bytes(values))
+    return Weighted(values, replace), digest_of_weights(values)
+
+
+def digest_of_weights(values: np.ndarray) -> str:
+    """Of (E,) float32."""
+    return digest(raw_bytes(values))

@@ -99,6 +99,7 @@ class Loader:
         self._owned = self._opened is not source
         sampling = {"seeds": seeds, "fanouts": fanouts, "batch_size": batch_size, "order": order, "resample": resample}
         sampling |= {"weights": weights, "replace": replace}
+        self._weights = weights
         names = tables if with_x else ()
         folded = open_folded(self._opened, names, rows=rows, hops=hops)
         if folded is not None:
@@ -156,6 +157,11 @@ class Loader:
     def aggregate(self) -> str | None:
         """How the outermost blocks were aggregated ahead of time: `sum`, `mean` or `gcn`; None when they were not."""
         return self._maker.folded.how if self._maker.folded else None
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """(E,) what the edges of a Store are drawn by; None for uniformly, and for what was sampled already."""
+        return self._weights
 
     @property
     def seeds(self) -> Seeds | None:

@@ -22,7 +22,8 @@ from gnnsys.progress import Progress, silent
 from gnnsys.samplers.seeds import Seeds, as_seeds
 from gnnsys.storage.store import Store
 from gnnsys.training.inference import Inferred, infer
-from gnnsys.training.outputs import device_of, distinct, evaluating
+from gnnsys.training.outputs import device_of, distinct, evaluating, refuse_not_finite
+from gnnsys.training.splits import Scored, scoring_bytes
 from gnnsys.training.tasks import Task
 
 _CHUNK_ROWS = 1 << 16
@@ -52,6 +53,8 @@ class EvaluationPlan:
     """For batches, when neither layer-wise nor full-neighbour inference is possible."""
     batch_size: int
     seed: int = 0
+    weights: np.ndarray | None = None
+    """(E,) what edges were drawn by in training: then batches are drawn so, as the network knows no other sums."""
     rows: str = "mapped"
     progress: Progress = silent
 
@@ -84,11 +87,15 @@ def _by_nodes(
     budget = plan.budget.fork()
     budget.reserve(nodes.nbytes + sum(members.nbytes for members in ids.values()), "the splits")
     inferred = outputs_for(nodes, model, store, replace(plan, budget=budget))
+    scoring = scoring_bytes(task, store, Scored(tuple(ids)))
+    budget.reserve(scoring, "what the metric keeps")
     metrics = {}
     for split, members in ids.items():
         task.metric.reset()
         for batch, rows in _pseudo_batches(store, members, np.searchsorted(nodes, members)):
-            task.score(torch.from_numpy(inferred.outputs[rows]), batch)
+            out = torch.from_numpy(inferred.outputs[rows])
+            refuse_not_finite(out, f"nodes of {split}")
+            task.score(out, batch)
         metrics[split] = {task.metric.name: task.metric.compute()}
     return metrics, inferred.how
 
@@ -104,6 +111,7 @@ def outputs_for(nodes: np.ndarray, model: nn.Module, store: Store, plan: Evaluat
         fanouts=plan.fanouts,
         batch_size=plan.batch_size,
         seed=plan.seed,
+        weights=plan.weights,
         rows=plan.rows,
         progress=plan.progress,
     )
@@ -133,14 +141,17 @@ def _by_batches(
         with loader:
             for batch in loader:
                 moved = batch.to(device)
-                task.score(task.outputs(model, moved), moved)
+                out = task.outputs(model, moved)
+                refuse_not_finite(out, f"batch {batch.index} of {split}")
+                task.score(out, moved)
         metrics[split] = {task.metric.name: task.metric.compute()}
     return metrics, "sampled" if "sampled" in ways else "full-neighbour"
 
 
 def _loader(store: Store, seeds: Seeds, plan: EvaluationPlan) -> tuple[Loader, str]:
     """Batches with all neighbours when half of the memory left holds them, else sampled as in training."""
-    for how, fanouts in (("full-neighbour", [-1] * len(plan.fanouts)), ("sampled", list(plan.fanouts))):
+    full = [] if plan.weights is not None else [("full-neighbour", [-1] * len(plan.fanouts))]
+    for how, fanouts in (*full, ("sampled", list(plan.fanouts))):
         loader = Loader(
             store,
             seeds=seeds,
@@ -148,6 +159,7 @@ def _loader(store: Store, seeds: Seeds, plan: EvaluationPlan) -> tuple[Loader, s
             batch_size=plan.batch_size,
             order="fixed",
             seed=plan.seed,
+            weights=plan.weights,
             rows=plan.rows,
             prefetch=1,
             workers=1,

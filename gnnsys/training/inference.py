@@ -15,6 +15,7 @@ from gnnsys.errors import ConfigError
 from gnnsys.loading.loader import Loader
 from gnnsys.models.fold import fold, layers_of
 from gnnsys.progress import Progress, silent
+from gnnsys.samplers.draws import copied_bytes
 from gnnsys.samplers.seeds import Seeds, refuse_outside
 from gnnsys.samplers.tree import working_bytes
 from gnnsys.storage.store import Graph, Store
@@ -42,6 +43,7 @@ def infer(
     scratch: Path,
     batch_size: int = 1024,
     seed: int = 0,
+    weights: np.ndarray | None = None,
     rows: str = "mapped",
     progress: Progress = silent,
 ) -> Inferred:
@@ -55,12 +57,14 @@ def infer(
         scratch: a folder for temporary files, removed before the call returns.
         batch_size: at most so many nodes at once when layers are not computed one by one.
         seed: of the last resort.
+        weights: (E,) what edges were drawn by in training; they are drawn so here too, as many as `fanouts` say.
         rows: table backend of the features: `mapped`, `direct` or `memory`.
 
     Returns:
-        `how` is `layer-wise` when the model offers layers that take and give tensors; else `full-neighbour` when
-        the whole neighbourhood of a batch fits, if need be of a single node; else `sampled`. The first two are exact
-        and differ by rounding. Outputs are a read-only map when `nodes` ascends without repeats.
+        `how` is `sampled` where there are weights, else `layer-wise` when the model offers layers that take and give
+        tensors; else `full-neighbour` when the whole neighbourhood of a batch fits, if need be of a single node; else
+        `sampled`. Layer-wise and full-neighbour are exact and differ by rounding. Outputs are a read-only map when
+        `nodes` ascends without repeats.
 
     Raises:
         ConfigError: the model fits no call style, or its output is not one 2-D tensor.
@@ -68,7 +72,7 @@ def infer(
     """
     nodes = np.asarray(nodes, dtype=np.int64)
     refuse_outside(nodes, store.num_nodes, "nodes")
-    if layers_of(model):
+    if layers_of(model) and weights is None:
         try:
             outputs = layerwise(model, store, nodes=nodes, budget=budget, scratch=scratch, rows=rows, progress=progress)
             return Inferred(outputs, "layer-wise")
@@ -80,9 +84,10 @@ def infer(
     budget.reserve(2 * targets.nbytes, "node ids")
     if rows == "memory":
         budget.reserve(store.num_nodes * store.row_bytes(), "feature table")
-    plan = _plan(store, targets, list(fanouts), batch_size, budget)
+    budget.reserve(copied_bytes(weights), "edge weights")
+    plan = _plan(store, targets, list(fanouts), batch_size, budget, exact=weights is None)
     with evaluating(model), scratch_folder(scratch) as folder:
-        batches = _outputs(model, store, targets, plan, seed, rows)
+        batches = _outputs(model, store, targets, plan, seed, weights, rows)
         out = _written(folder / "outputs.bin", targets, batches, progress)
         return Inferred(out.rows_for(nodes, budget), plan.how)
 
@@ -94,11 +99,14 @@ class _Plan:
     batch_size: int
 
 
-def _plan(store: Store, targets: np.ndarray, fanouts: list[int], batch_size: int, budget: Budget) -> _Plan:
-    """Full neighbourhoods in the largest batches that fit, else the fanouts in the largest that surely fit."""
+def _plan(
+    store: Store, targets: np.ndarray, fanouts: list[int], batch_size: int, budget: Budget, *, exact: bool
+) -> _Plan:
+    """Where it is to be `exact`, full neighbourhoods in the largest batches that fit; else the fanouts in the largest
+    that surely fit."""
     cost = _BatchCost(store.row_bytes(), store.table_columns())
     sizes = list(_halves(min(batch_size, max(len(targets), 1))))
-    for size in sizes:
+    for size in sizes if exact else []:
         if _whole_neighbourhoods_fit(store.graph, targets, len(fanouts), size, cost, budget.left):
             return _Plan("full-neighbour", [-1] * len(fanouts), size)
     for size in sizes:
@@ -170,7 +178,13 @@ def _largest(store: Store, fanouts: list[int], batch_size: int) -> tuple[int, in
 
 
 def _outputs(
-    model: nn.Module, store: Store, targets: np.ndarray, plan: _Plan, seed: int, rows: str
+    model: nn.Module,
+    store: Store,
+    targets: np.ndarray,
+    plan: _Plan,
+    seed: int,
+    weights: np.ndarray | None,
+    rows: str,
 ) -> Iterator[Tensor]:
     """Rows for the targets, batch after batch."""
     seeds = Seeds.nodes(targets, order="fixed", name="nodes to infer")
@@ -181,6 +195,7 @@ def _outputs(
         fanouts=plan.fanouts,
         batch_size=plan.batch_size,
         with_y=False,
+        weights=weights,
         seed=seed,
         prefetch=1,
         workers=1,

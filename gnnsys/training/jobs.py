@@ -19,7 +19,7 @@ from gnnsys.loading.opening import open_source, packed_generation
 from gnnsys.models.fold import layers_of
 from gnnsys.models.registry import NAMES, build, identity
 from gnnsys.pipeline.ranks import world
-from gnnsys.samplers.draws import drawn_by
+from gnnsys.samplers.draws import digest_of_weights, drawn_by
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.pack import Pack
@@ -27,11 +27,12 @@ from gnnsys.storage.pool import Pool
 from gnnsys.storage.store import Store, table_path
 from gnnsys.training.chunk_feed import ChunkFeed
 from gnnsys.training.config import OF_NETWORK, TrainConfig
+from gnnsys.training.edge_weights import weights_of_training
 from gnnsys.training.feed import Feed
 from gnnsys.training.session import Job, choose_device
-from gnnsys.training.splits import check_splits
+from gnnsys.training.splits import check_splits, scored_beside
 from gnnsys.training.stages import Part
-from gnnsys.training.task_names import USUAL_METRIC, task_of_labels
+from gnnsys.training.task_names import USUAL_METRIC, meaning_of_outputs, task_of_labels
 from gnnsys.training.tasks import NodeClassification, Task, balanced_weights
 from gnnsys.units import format_size
 
@@ -43,11 +44,9 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
     opened = open_source(source, "first")
     graph = opened if isinstance(opened, Store) else resolve_store(opened.path, store)
     config = fitted(config, opened)
-    _warn_of_unused_weights(config, opened, graph)
     config = config.model_copy(update={"metric": config.metric or USUAL_METRIC[graph.label_kind or "class"]})
     task = task_of_labels(graph, config.metric or "", config.loss)
     trained = _trained_nodes(opened, graph, task)
-    check_splits(task, graph, trained)
     if config.class_weights is not None:
         weights = balanced_weights(graph, trained)
         task = NodeClassification(graph.num_classes, config.metric or "", class_weights=weights)
@@ -65,7 +64,7 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
         task=task,
         store=graph,
         decisive=_decisive(config, opened, graph, task, {**sizes, **identity(config.model)}),
-        hints=_hints(opened),
+        **_scoring(config, opened, graph, task),
         make_model=lambda: build(config.model, **sizes),
         make_loader=_loader_maker(opened, graph, task, config),
         repeat={"source": opened.path, **({"store": graph.path} if store is not None else {})},
@@ -93,10 +92,6 @@ def job_of_model(
     graph = opened if isinstance(opened, Store) else _store_if_there(opened, store)
     of_model = {"model": type(model).__qualname__, "layers": config.layers or len(layers_of(model) or ()) or None}
     config = fitted(config.model_copy(update=of_model), opened, loader)
-    if graph is not None:
-        check_splits(task, graph, _trained_nodes(opened, graph, task, loader))
-        if loader is None:  # else the caller decides
-            _warn_of_unused_weights(config, opened, graph)
     make_loader = _loader_maker(opened, graph, task, config) if loader is None else lambda _device, _part: loader
     described = getattr(model, "built_as", None) or {"name": config.model, "parameters": shapes_digest(model)}
     decisive = _decisive(config, opened, graph, task, dict(described))
@@ -108,23 +103,35 @@ def job_of_model(
         task=task,
         store=graph,
         decisive=decisive,
-        hints=_hints(opened),
+        **_scoring(config, opened, graph, task, loader),
         make_model=lambda: model,
         make_loader=make_loader,
         own_loader=loader is None,
     )
 
 
-def _warn_of_unused_weights(config: TrainConfig, opened: Opened, graph: Store) -> None:
-    pool = opened.pool if isinstance(opened, Pack) else opened
-    used = config.weighted if isinstance(pool, Store) else pool.manifest.parameters["weights"] is not None
-    if not used and graph.edge_weights() is not None:
-        warnings.warn(
-            f"GS-CFG-975: the edges of {graph.path} have weights, which change nothing here: neighbours are drawn "
-            "uniformly (--weighted draws by weight), and layers count every edge once",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+def _scoring(
+    config: TrainConfig, opened: Opened, graph: Store | None, task: Task, loader: Loader | None = None
+) -> dict[str, Any]:
+    """The part of a Job that says how its run is scored, checked; what of it a later evaluation must know is a hint."""
+    hints = {"source_path": str(opened.path), "outputs": meaning_of_outputs(task), "edge_weights": None}
+    if graph is None:
+        return {"hints": hints}
+    scored = scored_beside(graph, _trained_split(opened, graph, loader))
+    check_splits(task, graph, _trained_nodes(opened, graph, task, loader), scored)
+    weights = weights_of_training(opened, graph, loader, config.weighted)
+    if weights is not None:
+        hints["edge_weights"] = digest_of_weights(np.ascontiguousarray(weights, dtype=np.float32))
+    return {"hints": hints, "scored": scored, "weights": weights}
+
+
+def _trained_split(opened: Opened, graph: Store, loader: Loader | None) -> str | None:
+    """Its name, when an epoch goes over a split."""
+    if isinstance(opened, Store):
+        name = loader.seeds.name if loader and loader.seeds else "train"
+    else:
+        name = str((opened.pool if isinstance(opened, Pack) else opened).manifest.parameters["seeds"])
+    return name if name in graph.split_names else None
 
 
 def _trained_nodes(opened: Opened, graph: Store, task: Task, loader: Loader | None = None) -> np.ndarray | None:
@@ -272,10 +279,6 @@ def _refuse_order(task: Task, order: str) -> None:
             f"the task wants batches in {wanted!r} order, these come in {order!r}",
             hint="Make the pack from seeds with that order.",
         )
-
-
-def _hints(opened: Opened) -> dict[str, Any]:
-    return {"source_path": str(opened.path)}
 
 
 def _store_if_there(opened: Pack | Pool, store: Any) -> Store | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gnnsys.errors import InputDataError
-from gnnsys.training.metrics import Metric, rank_sum, refuse_empty
+from gnnsys.training.metrics import RANKING_BYTES, Metric, rank_sum, refuse_empty
 
 _UNKNOWN = 2
 
@@ -33,6 +33,10 @@ class MeanRocAuc:
     def reset(self) -> None:
         self._scores: list[np.ndarray] = []
         self._answers: list[np.ndarray] = []
+
+    def memory_bytes(self, rows: int, columns: int) -> int:
+        """Every score and answer twice while they are joined; a column at a time is ranked."""
+        return rows * (10 * columns + RANKING_BYTES)
 
     def check(self, target: Tensor) -> None:
         """Refuse `target` (n, T) of which no column has both answers."""

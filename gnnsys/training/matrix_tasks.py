@@ -14,9 +14,10 @@ from gnnsys.errors import ConfigError
 from gnnsys.samplers.seeds import Seeds
 from gnnsys.storage.labels import LabelKind
 from gnnsys.storage.store import Store
+from gnnsys.training.code_identity import identity_of_code
 from gnnsys.training.matrix_metrics import MULTILABEL_METRICS, REGRESSION_METRICS
 from gnnsys.training.metrics import Metric, make_metric
-from gnnsys.training.tasks import Loss, labels_of, loss_name, refuse_labels, rows_of_seeds
+from gnnsys.training.tasks import Loss, labels_of, refuse_labels, rows_of_seeds
 
 
 class _MatrixTask:
@@ -84,7 +85,7 @@ class MultilabelClassification(_MatrixTask):
     metrics = MULTILABEL_METRICS
 
     def __init__(self, num_labels: int, metric: str = "rocauc", *, loss: Loss | None = None) -> None:
-        super().__init__(num_labels, metric, loss or _cross_entropy, "bce" if loss is None else loss_name(loss))
+        super().__init__(num_labels, metric, loss or _cross_entropy, "bce" if loss is None else identity_of_code(loss))
 
 
 class NodeRegression(_MatrixTask):
@@ -106,7 +107,7 @@ class NodeRegression(_MatrixTask):
         if isinstance(loss, str) and loss not in _LOSSES:
             raise ConfigError("GS-CFG-905", f"loss {loss!r} is not known; there are {', '.join(_LOSSES)}")
         found = _LOSSES[loss] if isinstance(loss, str) else loss
-        super().__init__(num_targets, metric, found, loss if isinstance(loss, str) else loss_name(loss))
+        super().__init__(num_targets, metric, found, loss if isinstance(loss, str) else identity_of_code(loss))
 
 
 def _cross_entropy(out: Tensor, y: Tensor) -> Tensor:

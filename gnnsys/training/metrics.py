@@ -20,7 +20,7 @@ class Metric(Protocol):
         higher_is_better: whether early stopping waits for a rise or a fall.
 
     Optional: `check(target)` raises InputDataError when the metric is not defined for these targets, whatever the
-    outputs; it is called before training.
+    outputs; it is called before training. `memory_bytes(rows, columns)` is what scoring so many outputs takes at most.
     """
 
     name: str
@@ -62,10 +62,14 @@ class Accuracy:
         return self._right / self._seen
 
 
+RANKING_BYTES = 64
+"""Of a score while scores are ranked: a copy, sorted values, groups, and counts of groups."""
+
+
 class RocAuc:
     """Probability that a positive scores above a negative, ties counted as one half. Exact.
 
-    Keeps every score (9 bytes each): the exact value needs all of them at once.
+    Keeps every score: the exact value needs all of them at once.
 
     Raises:
         InputDataError: nothing was seen, one of the two classes was not, or a score is NaN.
@@ -80,6 +84,10 @@ class RocAuc:
     def reset(self) -> None:
         self._scores: list[np.ndarray] = []
         self._positive: list[np.ndarray] = []
+
+    def memory_bytes(self, rows: int, columns: int) -> int:
+        """Every score and answer twice while they are joined, and ranked."""
+        return rows * (18 + RANKING_BYTES)
 
     def check(self, target: Tensor) -> None:
         """Refuse `target` (n,) that no scores can be ranked on."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from gnnsys.budget import Budget
-from gnnsys.errors import StoreBusyError
+from gnnsys.errors import GnnsysError, StoreBusyError
 from gnnsys.storage.files import make_output_folder, map_array, remove_tree
 from gnnsys.storage.lock import WriterLock
 from gnnsys.storage.tables import MutableTable
@@ -45,6 +45,17 @@ def distinct(ids: np.ndarray) -> np.ndarray:
         return ids
     ids = np.sort(ids)
     return ids[np.concatenate([[True], ids[1:] != ids[:-1]])]
+
+
+def refuse_not_finite(out: torch.Tensor, of: str) -> None:
+    """Raise GnnsysError where `out` (n, ...) holds NaN or infinities: no score and no class could be made of them."""
+    bad = int((~out.isfinite()).reshape(len(out), -1).any(dim=1).sum()) if len(out) else 0
+    if bad:
+        raise GnnsysError(
+            "GS-TRAIN-010",
+            f"{bad:,} of {len(out):,} outputs for {of} are not finite",
+            hint="Weights or features are too large: use a smaller --lr, --clip-norm, or normalise the features.",
+        )
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.progress import Progress, silent
 from gnnsys.storage.files import remove_abandoned, replacing, require_free, write_all
 from gnnsys.storage.store import Store
+from gnnsys.training.outputs import refuse_not_finite
 
 What = Literal["class", "probabilities", "outputs"]
 PIECE_BYTES = 4 << 20
@@ -91,6 +92,8 @@ def _pieces(what: What, outputs: np.ndarray, of_classes: bool) -> Iterator[tuple
     for start in range(0, len(outputs), step):
         rows = slice(start, min(start + step, len(outputs)))
         out = torch.from_numpy(np.array(outputs[rows]))
+        if what != "outputs":
+            refuse_not_finite(out, f"rows {rows.start:,} to {rows.stop:,} of the file")
         probable = partial(torch.softmax, dim=1) if of_classes else torch.sigmoid
         values = probable(out) if what == "probabilities" else out
         classes = out.argmax(dim=1).numpy()  # as `Accuracy` does it: the first of equal outputs

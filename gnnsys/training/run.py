@@ -18,21 +18,22 @@ from gnnsys.errors import ConfigError, InputDataError, InterruptedWorkError
 from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import NAMES, build
 from gnnsys.progress import Progress, silent
+from gnnsys.samplers.draws import drawn_by
 from gnnsys.storage.hint import resolve_store, wanted_id
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.store import Store
 from gnnsys.training.config import parse_config
+from gnnsys.training.edge_weights import stored_weights
 from gnnsys.training.evaluate import EvaluationPlan, evaluate, outputs_for
 from gnnsys.training.folder import BEST, CONFIG, FINAL, Resume, read_json, read_result
 from gnnsys.training.jobs import job_of_model, job_of_options, x_digest
-from gnnsys.training.matrix_tasks import MultilabelClassification
 from gnnsys.training.memory import OVERHEAD_BYTES, room_on_gpu, state_bytes, trim
 from gnnsys.training.outputs import scratch_in_run
 from gnnsys.training.predictions import PIECE_BYTES, What, check_target, write_predictions
 from gnnsys.training.session import Job, choose_device, execute, measured
 from gnnsys.training.task_names import task_of_identity
-from gnnsys.training.tasks import NodeClassification, Task
+from gnnsys.training.tasks import Task
 from gnnsys.training.tensors import read_weights
 from gnnsys.training.warmup import warm_up
 from gnnsys.units import parse_size
@@ -208,6 +209,7 @@ class Run:
         """
         graph = self._graph(store, on)
         with self._inference(model, memory, device) as (loaded, plan, meter):
+            plan = replace(plan, weights=self._weights(graph, same=on is None))
             found = evaluate(loaded, task or self._task(), graph, [split], plan)
             return {
                 "run": str(self.path),
@@ -265,6 +267,7 @@ class Run:
         nodes = np.arange(graph.num_nodes) if split is None else graph.split(split)
         with self._inference(model, memory, device) as (loaded, plan, meter):
             plan.budget.reserve(nodes.nbytes + PIECE_BYTES, "the nodes and a piece of the file")
+            plan = replace(plan, weights=self._weights(graph, same=on is None))
             inferred = outputs_for(nodes, loaded, graph, replace(plan, progress=progress))
             write_predictions(target, what, graph, nodes, inferred.outputs, progress, of_classes=of_classes)
             return {
@@ -324,6 +327,13 @@ class Run:
             )
         return store
 
+    def _weights(self, graph: Store, *, same: bool) -> np.ndarray | None:
+        """What edges of `graph` are drawn by: those of the run, or on another graph its own."""
+        digest = self.config["edge_weights"]
+        if digest is None:
+            return None
+        return stored_weights(graph, digest) if same else drawn_by(graph, by_weight=True)
+
     def _refuse_other_rows(self, store: Store) -> None:
         """Features that were added, removed and added anew are not told by the id of the Store."""
         trained_on = self.config["decisive"]["source"].get("x")
@@ -340,17 +350,16 @@ class Run:
         Raises:
             ConfigError: outputs of this task are no classes, or no probabilities.
         """
-        name = self.config["decisive"]["task"].get("name")
-        of_classes = name == NodeClassification.__name__
-        meant = ["outputs", *(["class"] if of_classes else [])]
-        meant += ["probabilities"] if of_classes or name == MultilabelClassification.__name__ else []
+        kind, name = self.config["outputs"], self.config["decisive"]["task"].get("name")
+        meant = ["outputs", *(["class"] if kind == "class" else [])]
+        meant += ["probabilities"] if kind in ("class", "multilabel") else []
         if what not in meant:
             raise ConfigError(
                 "GS-CFG-887",
                 f"{self.path}: was trained for the task {name!r}, which has no {what}",
                 hint=f"Use --what {' or '.join(meant)}.",
             )
-        return of_classes
+        return bool(kind == "class")
 
     def _empty_model(self) -> nn.Module:
         if self._model is not None:

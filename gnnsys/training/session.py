@@ -7,7 +7,7 @@ import platform
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -51,7 +51,7 @@ from gnnsys.training.folder import (
 from gnnsys.training.memory import room_on_gpu, trim
 from gnnsys.training.run_file import write_run_file
 from gnnsys.training.shares import share_memory
-from gnnsys.training.splits import scored_splits
+from gnnsys.training.splits import Scored, scoring_bytes
 from gnnsys.training.stages import Part, Share, check_cuttable, layer_widths, open_share
 from gnnsys.training.state import TrainState
 from gnnsys.training.step import StepWork
@@ -73,7 +73,10 @@ class Job:
     decisive: Mapping[str, Any]
     """What decides the weights."""
     hints: Mapping[str, Any]
-    """Paths, kept for `Run.evaluate`."""
+    """Kept for `Run.evaluate`: paths, whether the edges' weights count, what outputs are of."""
+    scored: Scored = field(default_factory=Scored)
+    weights: np.ndarray | None = None
+    """(E,) what edges are drawn by, also to be scored; None for uniformly."""
     make_model: Callable[[], nn.Module]
     make_loader: Callable[[torch.device, Part], Feed]
     repeat: Mapping[str, str | Path] | None = None
@@ -223,7 +226,10 @@ class _Session:
             if loader.aggregate is not None:
                 refuse_folded(model, loader.aggregate)
             work = self._work(share)
-            self._memory = share_memory(work, loader, config, self._device, ranks, self._meter, resize=job.own_loader)
+            scoring = 0 if job.store is None else scoring_bytes(job.task, job.store, job.scored)
+            self._memory = share_memory(
+                work, loader, config, self._device, ranks, self._meter, resize=job.own_loader, scoring=scoring
+            )
             ranks.first(self._begin)
             with _ending(self._events):
                 state, resumed_from = self._train(work, loader)
@@ -342,13 +348,14 @@ class _Session:
     def _validate(self, own: nn.Module) -> float | None:
         """The metric on `valid` with the weights of all stages, found by the first rank."""
         store, task = self._job.store, self._job.task
-        if store is None or "valid" not in store.split_names or not hasattr(task, "metric"):
+        valid = self._job.scored.valid
+        if store is None or valid is None or not hasattr(task, "metric"):
             return None
         self._collect(own)
-        value: float = self._ranks.first(lambda: self._evaluate(["valid"]).metrics["valid"][task.metric.name])
+        value: float = self._ranks.first(lambda: self._evaluate([valid]).metrics[valid][task.metric.name])
         return value
 
-    def _evaluate(self, splits: list[str]) -> Evaluation:
+    def _evaluate(self, splits: Sequence[str]) -> Evaluation:
         assert self._job.store is not None
         self._memory.freed.give_back()
         options = self._config
@@ -358,6 +365,7 @@ class _Session:
             fanouts=options.fanouts or (),
             batch_size=options.batch_size or 1024,
             seed=options.seed,
+            weights=self._job.weights,
             progress=self._progress,
         )
         found = evaluate(self._model, self._job.task, self._job.store, splits, plan)
@@ -419,7 +427,7 @@ class _Session:
     def _final_metrics(self) -> dict[str, dict[str, float]]:
         if self._job.store is None or not hasattr(self._job.task, "metric"):
             return {}
-        return self._evaluate(scored_splits(self._job.store)).metrics
+        return self._evaluate(self._job.scored.names).metrics
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,6 +10,7 @@ import torch
 
 from gnnsys.budget import Budget, GrowthMeter
 from gnnsys.errors import MemoryBudgetError
+from gnnsys.loading.loader import Loader
 from gnnsys.pipeline.ranks import Ranks
 from gnnsys.storage.store import Store
 from gnnsys.storage.threads import batches_ahead, loading_workers
@@ -47,6 +48,7 @@ def share_memory(
     meter: GrowthMeter,
     *,
     resize: bool,
+    scoring: int = 0,
 ) -> Shared:
     """Reserve the shares, measuring a step on the largest batch.
 
@@ -54,6 +56,7 @@ def share_memory(
 
     Args:
         resize: choose how far the loader reads ahead; a loader of the caller's own is taken as it is.
+        scoring: bytes that a metric takes.
 
     Raises:
         MemoryBudgetError: they do not fit into `config.memory`, with every share and the smallest memory that works.
@@ -68,7 +71,7 @@ def share_memory(
     del largest
     if isinstance(loader.opened, Store):
         step += step // 4  # sampled online, a later batch may be larger than those looked at
-    shares["one step"] = max(step, checkpoint_bytes(work.model), EVALUATION_BYTES, work.sweep_bytes)
+    shares["one step"] = max(step, checkpoint_bytes(work.model), EVALUATION_BYTES + scoring, work.sweep_bytes)
     budget = Budget(_room(config.memory, shares, ranks, smaller))
     for what in shares.keys() - {"loader"}:
         budget.reserve(shares[what], what)
@@ -119,6 +122,9 @@ def _set_read_ahead(loader: Feed, left: int, config: TrainConfig) -> None:
 
 
 def _idle_bytes(loader: Feed) -> int:
-    """What the loader keeps between two epochs, when it has no batches and no threads: its cached rows."""
+    """What the loader keeps between two epochs, when it has no batches and no threads: its cached rows, and all that is
+    page-locked for a GPU, which torch keeps."""
+    if isinstance(loader, Loader) and loader.device.type == "cuda":
+        return loader.memory_bytes()
     worker = loader.memory_bytes(2, 2) - loader.memory_bytes(2, 1)
     return loader.memory_bytes(1, 1) - worker - 2 * loader.max_batch_bytes()

@@ -32,6 +32,15 @@ def task_of_labels(store: Store, metric: str, loss: str | None) -> Task:
     return NodeClassification(store.num_outputs, metric)
 
 
+def meaning_of_outputs(task: Task) -> str | None:
+    """Of what the columns of a task's outputs are, `class`, `multilabel` or `regression` as labels are called; None of
+    a task that makes outputs of its own."""
+    for kind, name in ((NodeClassification, "class"), (MultilabelClassification, "multilabel")):
+        if isinstance(task, kind) and type(task).outputs is kind.outputs:
+            return name
+    return "regression" if isinstance(task, NodeRegression) else None
+
+
 def task_of_identity(identity: Mapping[str, Any]) -> Task | None:
     """A task that scores as the one with this `identity` did; None when it is the user's own."""
     name, metric = identity.get("name"), identity.get("metric", "")

@@ -15,6 +15,7 @@ from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.models.fold import fold
 from gnnsys.samplers.seeds import Seeds
 from gnnsys.storage.labels import LabelKind
+from gnnsys.training.code_identity import identity_of_code
 from gnnsys.training.metrics import Metric, make_metric
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class NodeClassification:
         self._weights = None if class_weights is None else checked_weights(class_weights, num_classes)
 
     def identity(self) -> dict[str, Any]:
-        own: dict[str, Any] = {} if self._loss is None else {"loss": loss_name(self._loss)}
+        own: dict[str, Any] = {} if self._loss is None else {"loss": identity_of_code(self._loss)}
         if self._weights is not None:
             own["class_weights"] = self._weights.tolist()
         return {"num_classes": self.num_classes, "metric": self.metric.name, **own}
@@ -198,11 +199,6 @@ def rows_of_seeds(model: nn.Module, batch: Batch, key: tuple[int, ...] | None, c
             f"column for each {what} ({columns})",
         )
     return out[:rows]
-
-
-def loss_name(loss: Loss) -> str:
-    """What identifies a loss of the user's own in a run: the name of the function, not its code."""
-    return str(getattr(loss, "__qualname__", type(loss).__qualname__))
 
 
 def labels_of(batch: Batch) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 
 import gnnsys as gs
 from gnnsys.batch import Batch
-from gnnsys.budget import Budget
+from gnnsys.budget import Budget, peak_growth
+from gnnsys.errors import GnnsysError, MemoryBudgetError
 from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import build
 from gnnsys.samplers.seeds import Seeds
@@ -99,3 +102,38 @@ def test_the_last_resort_samples_with_the_seed_of_the_run(
     evaluate(model, gs.NodeClassification(2), store, ["test"], plan(seed=7))
     assert given["seed"] == 7
     assert given["budget"].left == (1 << 30) - 2 * SPLITS["test"].nbytes
+
+
+class Overflowing(nn.Module):
+    """Outputs of two classes; of node 13 they are not finite."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        out = torch.zeros(len(batch.n_id), 2)
+        out[batch.n_id == 13] = torch.inf
+        return out
+
+
+def test_outputs_that_are_not_finite_are_not_scored(store: Store, plan: Callable[..., EvaluationPlan]) -> None:
+    assert evaluate(Overflowing(), gs.NodeClassification(2), store, ["valid"], plan()).counts == {"valid": 4}
+    with pytest.raises(GnnsysError, match=r"GS-TRAIN-010: 1 of 8 outputs for nodes of test"):
+        evaluate(Overflowing(), gs.NodeClassification(2), store, ["test"], plan())
+
+
+def test_what_a_ranking_metric_keeps_is_part_of_the_budget(tmp_path: Path) -> None:
+    """20,000 nodes with 50 answers each: 11 MB of scores, held twice while they are ranked."""
+    nodes, answers = 20_000, 50
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, (nodes, answers)).astype(np.float32)
+    splits = {"train": np.arange(10), "test": np.arange(10, nodes)}
+    x = rng.normal(size=(nodes, 4)).astype(np.float32)
+    source = gs.ArraySource(np.zeros((2, 0), dtype=np.int64), x=x, y=y, splits=splits, num_nodes=nodes)
+    store = gs.ingest(source, tmp_path / "store", memory="64MiB")
+    task, model = gs.MultilabelClassification(answers), build("mlp", **SIZES, out_channels=answers)
+    for budget, fits in ((8 << 20, False), (64 << 20, True)):
+        given = EvaluationPlan(budget=Budget(budget), scratch=tmp_path, fanouts=[0], batch_size=100)
+        with nullcontext() if fits else pytest.raises(MemoryBudgetError, match="what the metric keeps"):
+            grown = peak_growth(partial(evaluate, model, task, store, ["test"], given))
+    assert grown <= 64 << 20
+
+
+SIZES = {"in_channels": 4, "hidden_channels": 4, "num_layers": 1}

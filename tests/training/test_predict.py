@@ -178,6 +178,23 @@ class Linked(gs.NodeClassification):
         return super().outputs(model, batch, key)
 
 
+class Smoothed(gs.NodeClassification):
+    """A loss of the user's own; outputs are of classes as before."""
+
+    def loss(self, out: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+        total, count = super().loss(out, batch)
+        return 0.9 * total, count
+
+
+def test_a_task_with_another_loss_has_classes_all_the_same(store: Store, tmp_path: Path) -> None:
+    sizes = {"in_channels": COLUMNS, "hidden_channels": 4, "num_layers": 2, "out_channels": CLASSES}
+    options = {**OPTIONS, "epochs": 1}
+    options.pop("hidden")
+    gs.train(build("sage", **sizes), store, task=Smoothed(CLASSES), out=tmp_path / "run", **options)
+    gs.Run.open(tmp_path / "run").predict(tmp_path / "p.csv")
+    assert len(rows(tmp_path / "p.csv")) == NODES
+
+
 def test_only_outputs_are_written_of_other_tasks(store: Store, tmp_path: Path) -> None:
     sizes = {"in_channels": COLUMNS, "hidden_channels": 4, "num_layers": 2, "out_channels": CLASSES}
     options = {**OPTIONS, "epochs": 1}

@@ -338,6 +338,21 @@ def test_seeds_that_are_scored_as_unseen_are_not_trained_on(
         gs.train(gs_model(), loader, task=gs.NodeClassification(CLASSES), out=tmp_path / "r")
 
 
+def test_of_several_versions_of_splits_the_one_trained_on_is_scored(store: gs.Store, tmp_path: Path) -> None:
+    ids, labels = np.arange(NODES), store.labels()
+    assert labels is not None
+    splits = [{name: order[begin:end] for name, begin, end in THIRDS} for order in (ids, ids[::-1])]
+    source = gs.ArraySource(np.array([ids, ids]), x=np.ones((NODES, 2), np.float32), y=np.array(labels), splits=splits)
+    made = gs.ingest(source, tmp_path / "store")
+    pack = gs.pack(made, tmp_path / "pack", seeds="train.1", fanouts=[2], batch_size=16, memory="64MiB")
+    run = train_from_config(pack.path, {"hidden": 4, "epochs": 2}, tmp_path / "run")
+    assert sorted(run.metrics) == ["test.1", "train.1", "valid.1"]
+    assert all(value is not None for value in run.result["valid"])
+
+
+THIRDS = (("train", 0, 80), ("valid", 80, 120), ("test", 120, NODES))
+
+
 def test_a_split_that_cannot_be_scored_is_named_before_training(tmp_path: Path) -> None:
     y = np.arange(60) % 2
     splits = {"train": np.arange(30), "valid": np.arange(30, 45), "test": np.arange(46, 60, 2)}

@@ -67,3 +67,46 @@ def test_weights_that_are_not_there_or_mean_nothing_are_refused(store: gs.Store,
             gs.NodeClassification(3),
         )
         gs.train(model, loader, task=task, out=tmp_path / "run3", weighted=True)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> gs.Store:
+    """Neighbours tell the class; ten times as many edges of weight 0 say anything."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, CLASSES, NODES)
+    src, dst = rng.integers(0, NODES, (2, 3000))
+    kept = y[src] == y[dst]
+    noise = rng.integers(0, NODES, (2, 10 * int(kept.sum())))
+    weight = np.concatenate([np.ones(int(kept.sum())), np.zeros(noise.shape[1])])
+    x = (rng.normal(size=(NODES, 5)) + 2 * np.eye(CLASSES, 5)[y]).astype(np.float32)
+    splits = {"train": np.arange(80), "valid": np.arange(80, 100), "test": np.arange(100, NODES)}
+    edges = (np.concatenate([src[kept], noise[0]]), np.concatenate([dst[kept], noise[1]]))
+    source = gs.ArraySource(edges, x=x, y=y, splits=splits, edge_weight=weight)
+    return gs.ingest(source, tmp_path_factory.mktemp("noisy") / "store")
+
+
+@pytest.mark.parametrize("how", ["store", "pack", "loader"])
+def test_scores_are_of_neighbours_drawn_as_in_training(noisy: gs.Store, tmp_path: Path, how: str) -> None:
+    weights, drawn = noisy.edge_weights(), {"fanouts": [-1], "batch_size": 40}
+    options = {"epochs": 20, "lr": 0.02, "threads": 1}
+    source: Any = noisy
+    if how == "pack":
+        source = gs.pack(noisy, tmp_path / "pack", weights=weights, memory="64MiB", **drawn)
+    elif how == "loader":
+        source = gs.Loader(noisy, weights=weights, **drawn)
+    else:
+        options |= {"weighted": True, **drawn}
+    model = gs.build("sage", in_channels=5, hidden_channels=8, num_layers=1, out_channels=CLASSES, seed=0)
+    run = gs.train(model, source, task=gs.NodeClassification(CLASSES), out=tmp_path / "run", **options)
+    if how == "loader":
+        source.close()
+    assert run.result["evaluation"] == "sampled"
+    assert run.metrics["test"]["acc"] > 0.95
+    again = gs.Run.open(run.path)
+    assert again.evaluate("test")["metrics"] == run.metrics["test"]
+    again.predict(tmp_path / "p.npy", split="test")
+    labels = noisy.labels()
+    assert labels is not None
+    assert np.mean(np.load(tmp_path / "p.npy") == labels[noisy.split("test")]) == pytest.approx(
+        run.metrics["test"]["acc"]
+    )
