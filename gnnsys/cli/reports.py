@@ -16,7 +16,8 @@ from gnnsys.reporting.tensorboard import write_tensorboard
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs; several are compared.")],
     out: Annotated[
-        Path | None, typer.Option(help="The page; RUN/report.html when not given, report.html for several.")
+        Path | None,
+        typer.Option(help="page.html, with page.report.json beside it; RUN/report.html, for several report.html."),
     ] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard events besides.")] = None,
     as_json: Json = False,

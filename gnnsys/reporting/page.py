@@ -14,6 +14,9 @@ from gnnsys.units import format_size
 
 Pairs = Iterable[tuple[str, str]]
 
+END = "<footer>gnnsys report</footer></main></body></html>\n"
+"""What every page ends with: it tells a report from other files."""
+
 
 def page(runs: Sequence[RunFacts]) -> str:
     """One document for one run or for several; the same runs give the same bytes."""
@@ -22,7 +25,7 @@ def page(runs: Sequence[RunFacts]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)} - gnnsys</title>'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head>'
-        f"<body><main>{body}<footer>gnnsys report</footer></main></body></html>\n"
+        f"<body><main>{body}{END}"
     )
 
 

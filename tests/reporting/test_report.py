@@ -74,7 +74,7 @@ def test_curves_have_a_point_for_every_epoch(made: Path, tmp_path: Path) -> None
     loss = re.search(r"<figcaption>Loss</figcaption>.*?points=\"([^\"]+)\"", text)
     assert loss is not None
     assert len(loss[1].split()) == 3
-    facts = json.loads((tmp_path / "a.json").read_text())
+    facts = json.loads((tmp_path / "a.report.json").read_text())["runs"]
     losses = json.loads((made / "run-0" / "result.json").read_text())["losses"]
     assert [epoch["loss"] for epoch in facts[0]["epochs"]] == losses
 
@@ -152,6 +152,27 @@ def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path) -> None:
     (run / "events.jsonl").write_text("{}\n{torn\n{}\n")
     with pytest.raises(CorruptStoreError, match="line 2 is damaged"):
         report([run])
+
+
+@pytest.mark.parametrize("name", ["result", "config", "model"])
+def test_a_report_called_like_a_file_of_the_run_leaves_the_run_as_it_was(name: str, run: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    report([run], run / f"{name}.html")
+    report([run], run / f"{name}.html")  # an earlier report may be replaced
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.name in before} == before
+    assert {path.name for path in run.iterdir() if path.is_file()} - {*before} == {
+        f"{name}.html",
+        f"{name}.report.json",
+    }
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.report.json"])
+def test_a_file_that_is_no_report_is_not_replaced(name: str, made: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine\n")
+    with pytest.raises(ConfigError, match=rf"{re.escape(name)}: is there already and is no report"):
+        report([made / "run-0"], tmp_path / "a.html")
+    assert (tmp_path / name).read_text() == "mine\n"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_ticks_are_round_and_enclose_the_values() -> None:
