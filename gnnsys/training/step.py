@@ -196,7 +196,7 @@ class StepWork:
             out = self._through_layers(micro, inputs, key)
             if not self._last:
                 return as_tensors(out)
-            loss, count = self.task.loss(out, batch)
+            loss, count = _sum_and_count(self.task, self.task.loss(out, batch))
         value = float(loss.detach())
         if not math.isfinite(value):
             self._sums.note(f"the loss is {value}", batch)
@@ -277,3 +277,20 @@ def _refuse_twice_updated(model: nn.Module, config: TrainConfig) -> None:
             f"the model has buffers ({', '.join(names[:3])}), which {option} would update more than once a step",
             hint="Use layers without running statistics, such as torch.nn.LayerNorm, or train on sampled batches.",
         )
+
+
+def _sum_and_count(task: Task, found: Any) -> tuple[Tensor, float]:
+    """What a task's `loss` gave.
+
+    Raises:
+        ConfigError: it is not a sum, in a tensor without dimensions, and a number.
+    """
+    good = isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor) and found[0].ndim == 0
+    if not good:
+        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigError(
+            "GS-CFG-907",
+            f"{type(task).__name__}.loss gives {given}, expected two values: the sum over the batch and the count",
+            hint="return losses.sum(), len(losses)",
+        )
+    return found

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.models.fold import fold
-from gnnsys.samplers.seeds import Seeds
+from gnnsys.samplers.seeds import Seeds, refuse_outside
 from gnnsys.storage.labels import LabelKind
 from gnnsys.training.code_identity import identity_of_code
 from gnnsys.training.metrics import Metric, make_metric
@@ -145,12 +145,15 @@ def checked_weights(given: Sequence[float] | Tensor, num_classes: int) -> Tensor
             f"class_weights is {given!r}: a task knows no graph to count the classes of",
             hint="Count them: class_weights=gs.balanced_weights(store).",
         )
-    weights = torch.as_tensor(given, dtype=torch.float32).detach().cpu()
+    try:
+        weights = torch.as_tensor(given, dtype=torch.float32).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        weights = torch.empty(0)
     good = weights.shape == (num_classes,) and bool((weights.isfinite() & (weights >= 0)).all() and weights.any())
     if not good:
         raise ConfigError(
             "GS-CFG-950",
-            f"class_weights {tuple(weights.shape)}: expected ({num_classes},) finite numbers of at least 0, not all 0",
+            f"class_weights {given!r:.80}: expected ({num_classes},) finite numbers of at least 0, not all 0",
         )
     return weights
 
@@ -171,7 +174,9 @@ def balanced_weights(store: Store, nodes: np.ndarray | None = None) -> list[floa
     refuse_labels(store, "class")
     labels = store.labels()
     assert labels is not None
-    known = labels[store.split("train") if nodes is None else nodes]
+    ids = store.split("train") if nodes is None else np.asarray(nodes)
+    refuse_outside(ids, store.num_nodes, "nodes")
+    known = labels[ids]
     counts = np.bincount(known[known >= 0], minlength=store.num_classes)
     present = counts > 0
     return np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0.0).tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import gnnsys as gs
-from gnnsys.errors import ConfigError
+from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.training.tasks import NodeClassification
 from tests.graphs import ingest_arrays
 from tests.training.test_trainer import CLASSES, MakeTrainer, random_batch
@@ -53,10 +54,14 @@ def test_the_nodes_that_are_trained_on_are_counted(tmp_path: Path) -> None:
     y = np.array([0, 0, 1, 1, 1, 1])
     store = ingest_arrays(tmp_path / "s", np.arange(6), np.arange(6), y=y, splits={"train": [0, 1]})
     assert gs.balanced_weights(store, np.array([1, 2, 3, 4])) == pytest.approx([2.0, 2 / 3])
+    with pytest.raises(InputDataError, match="100"):
+        gs.balanced_weights(store, np.array([1, 100]))
 
 
-@pytest.mark.parametrize("weights", [[1.0], [-1.0] * CLASSES, [float("nan")] * CLASSES, [0.0] * CLASSES])
-def test_what_is_no_weight_is_refused(weights: list[float]) -> None:
+@pytest.mark.parametrize(
+    "weights", [[1.0], [-1.0] * CLASSES, [float("nan")] * CLASSES, [0.0] * CLASSES, ["a", 1], [[1], [1, 2]]]
+)
+def test_what_is_no_weight_is_refused(weights: Any) -> None:
     with pytest.raises(ConfigError, match="GS-CFG-950"):
         NodeClassification(CLASSES, class_weights=weights)
 

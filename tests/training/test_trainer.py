@@ -175,6 +175,18 @@ def test_evaluation_may_skip_epochs_but_never_the_last(make_trainer: MakeTrainer
     assert [r.valid for r in trainer.state.history] == [None, None, 0.3, None, 0.5]
 
 
+class Averaging(NodeClassification):
+    """A loss as people write it first: the mean, and nothing else."""
+
+    def loss(self, out: Tensor, batch: Batch) -> Any:
+        return super().loss(out, batch)[0]
+
+
+def test_a_loss_that_is_no_sum_and_count_is_told_what_is_expected(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(ConfigError, match=r"GS-CFG-907: Averaging.loss gives \(\), expected two values"):
+        make_trainer(task=Averaging(CLASSES), epochs=1).fit()
+
+
 def test_a_loss_that_is_not_finite_names_epoch_and_batch_and_dumps_the_ids(
     make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
