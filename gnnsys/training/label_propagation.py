@@ -72,7 +72,7 @@ def label_propagation(
     Source: Zhou et al. 2004, with the clamp of `torch_geometric.nn.LabelPropagation`, whose numbers these are.
     """
     if layers < 1 or not 0 <= alpha <= 1:
-        raise ConfigError("GS-CFG-953", f"layers is {layers} and alpha {alpha}: at least 1, and between 0 and 1")
+        raise ConfigError("GS-CFG-955", f"layers is {layers} and alpha {alpha}: at least 1, and between 0 and 1")
     refuse_labels(store, "class")
     at_once = _classes_at_once(store, Budget(parse_size(memory)))
     groups = [range(c, min(c + at_once, store.num_classes)) for c in range(0, store.num_classes, at_once)]

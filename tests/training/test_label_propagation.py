@@ -102,7 +102,7 @@ def test_it_grows_by_no_more_than_it_was_given(tmp_path: Path) -> None:
 def test_numbers_out_of_range_are_refused(store: gs.Store, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         gs.label_propagation(store, **options)
-    assert caught.value.code == "GS-CFG-953"
+    assert caught.value.code == "GS-CFG-955"
 
 
 def test_cora_is_learned_from_edges_alone(data_file: Callable[[str], Path], tmp_path: Path) -> None:
