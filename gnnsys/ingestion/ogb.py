@@ -17,7 +17,7 @@ from gnnsys.errors import InputDataError
 from gnnsys.ingestion.archive import Archive
 from gnnsys.ingestion.csv_rows import load_pandas, unpack_csv
 from gnnsys.ingestion.edge_means import edge_means
-from gnnsys.ingestion.ogb_files import LAYOUTS, SPLITS, download_node_set, node_files
+from gnnsys.ingestion.ogb_files import LAYOUTS, SPLITS, download_node_set, incomplete, node_files, num_edges_file
 from gnnsys.ingestion.pickles import read_pickle
 from gnnsys.ingestion.source import Names, Rows
 from gnnsys.ingestion.values import rows_of_array
@@ -91,6 +91,8 @@ class OgbSource:
         self.num_nodes = self._read_num_nodes(job)
         pairs = unpack_csv(job, self._files["edges"], np.int64)
         self._check_edges(pairs.shape, pairs.dtype, (len(pairs), 2))
+        if said := num_edges_file(self._files["edges"]):
+            self._check_count(len(pairs), unpack_csv(job, said, np.int64), said.name)
         self._raw = lambda start, stop: (np.array(pairs[start:stop, 0]), np.array(pairs[start:stop, 1]))
         self.labels = rows_of_array(unpack_csv(job, self._files["labels"], np.float64))
         if "features" in self._files:
@@ -113,6 +115,8 @@ class OgbSource:
         src, dst = graph.stream("edge_index"), graph.stream("edge_index")
         shape, count = src.header.shape, src.header.shape[-1] if src.header.shape else 0
         self._check_edges(shape if not src.header.fortran else shape[::-1], src.header.dtype, (2, count))
+        if "num_edges_list" in graph.members:
+            self._check_count(count, graph.unpack(job, "num_edges_list"), "num_edges_list")
         self._raw = lambda start, stop: (
             src.read(start, stop).astype(np.int64, copy=False),
             dst.read(count + start, count + stop).astype(np.int64, copy=False),
@@ -123,6 +127,15 @@ class OgbSource:
         if shape != expected or dtype.kind not in "iu":
             raise InputDataError(
                 "GS-IN-115", f"{self._folder}: edges are {dtype} {shape}, expected integers {expected}"
+            )
+
+    def _check_count(self, found: int, said: np.ndarray, where: str) -> None:
+        expected = int(said.sum())
+        if found != expected:
+            raise InputDataError(
+                "GS-IN-136",
+                f"{self._folder}: {found:,} edges, {where} says {expected:,}",
+                hint=incomplete(self._folder),
             )
 
     def _read_split(self, job: Job) -> dict[str, np.ndarray]:

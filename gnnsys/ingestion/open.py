@@ -67,7 +67,7 @@ def _open_ogb(name: str, root: str) -> Source:
     known = [*LAYOUTS, MAG240M]
     close = difflib.get_close_matches(name, known, n=1)
     raise ConfigError(
-        "GS-CFG-110",
+        "GS-CFG-115",
         f"ogb data set {name!r} is not known" + (f"; did you mean {close[0]}?" if close else ""),
         hint=f"Known are {', '.join(known)}.",
     )

@@ -68,7 +68,7 @@ def test_a_pickled_split_takes_precedence_as_in_ogb(name: str, split: str, root:
 
 
 def test_an_archive_is_streamed_and_takes_no_scratch(root: Path, tmp_path: Path) -> None:
-    """Of the archive only the number of nodes is unpacked."""
+    """Of the archive only the numbers of nodes and edges are unpacked."""
     from gnnsys.ingestion.ogb import OgbSource
 
     written: list[str] = []
@@ -81,7 +81,7 @@ def test_an_archive_is_streamed_and_takes_no_scratch(root: Path, tmp_path: Path)
 
     source.prepare = watched  # type: ignore[method-assign]
     ingest(source, tmp_path / "s")
-    assert written == ["member-num_nodes_list.bin"]
+    assert sorted(written) == ["member-num_edges_list.bin", "member-num_nodes_list.bin"]
 
 
 @pytest.mark.parametrize("memory", ["64KiB", "4GiB"])
@@ -134,6 +134,10 @@ def _longer_row(path: Path) -> None:
         file.write("1,2,3\n")
 
 
+def _half(path: Path) -> None:
+    text(path, np.zeros((EDGES // 2, 2), dtype=np.int64))
+
+
 @pytest.mark.parametrize(
     ("file", "harm", "message"),
     [
@@ -143,7 +147,8 @@ def _longer_row(path: Path) -> None:
         ("raw/edge.csv.gz", _longer_row, "Expected 2 fields in line 2, saw 3"),
         ("raw/edge.csv.gz", lambda path: text(path, np.array([["a", "b"]])), "after row 0"),
         ("raw/edge.csv.gz", lambda path: text(path, np.array([[1], [2]])), r"expected integers \(2, 2\)"),
-        ("raw/edge.csv.gz", lambda path: text(path, np.array([[1, NODES]])), "outside"),
+        ("raw/edge.csv.gz", lambda path: text(path, np.full((EDGES, 2), NODES)), "outside"),
+        ("raw/edge.csv.gz", _half, "GS-IN-136: .*90 edges, num-edge-list.csv.gz says 180"),
         ("raw/node-feat.csv.gz", lambda path: text(path, np.zeros((3, 2))), f"3 rows for {NODES} nodes"),
         ("raw/num-node-list.csv.gz", lambda path: text(path, column([20, 30])), "2 graphs, expected one"),
         ("split/time/train.csv.gz", Path.unlink, "no such file"),
@@ -159,8 +164,33 @@ def test_what_is_wrong_is_named(
         ingest(f"ogb:ogbn-arxiv:{root}", tmp_path / "s")
 
 
+def test_edges_of_mag_and_of_an_archive_are_counted_too(root: Path, tmp_path: Path) -> None:
+    _half(root / "ogbn_mag/raw/relations/paper___cites___paper/edge.csv.gz")
+    with pytest.raises(InputDataError, match=r"GS-IN-136: .*90 edges"):
+        ingest(f"ogb:ogbn-mag:{root}", tmp_path / "mag")
+    with np.load(root / "ogbn_papers100M/raw/data.npz") as held:
+        members = dict(held)
+    np.savez(root / "ogbn_papers100M/raw/data.npz", **{**members, "edge_index": members["edge_index"][:, :7]})
+    with pytest.raises(InputDataError, match=r"GS-IN-136: .*7 edges, num_edges_list says 180"):
+        ingest(f"ogb:ogbn-papers100M:{root}", tmp_path / "papers")
+
+
+def test_a_download_that_does_not_count_its_edges_is_taken(root: Path, tmp_path: Path) -> None:
+    (root / "ogbn_arxiv/raw/num-edge-list.csv.gz").unlink()
+    assert ingest(f"ogb:ogbn-arxiv:{root}", tmp_path / "s").num_edges == EDGES
+
+
+def test_the_folder_of_the_data_set_itself_is_answered_with_its_parent(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root / "ogbn_arxiv")
+    for given in (root / "ogbn_arxiv", "."):
+        with pytest.raises(InputDataError, match=f"(?s)GS-IN-135.*Write ogb:ogbn-arxiv:{root}\\.$"):
+            ingest(f"ogb:ogbn-arxiv:{given}", tmp_path / "s")
+
+
 def test_unknown_names_are_answered_with_known_ones() -> None:
-    with pytest.raises(ConfigError, match="did you mean ogbn-arxiv"):
+    with pytest.raises(ConfigError, match=r"GS-CFG-115.*did you mean ogbn-arxiv"):
         ingest("ogb:ogbn-arxive", "s")
 
 
@@ -185,14 +215,30 @@ def test_a_missing_folder_is_downloaded_by_ogb(
     assert said.out == ""
 
 
-def test_a_failed_download_leaves_nothing_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_failed_download_leaves_nothing_and_says_what_to_do(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders that were there before stay."""
     from ogb.utils import url
 
     def fail(address: str) -> bool:
         raise OSError("no route to host")
 
+    home = tmp_path / "my" / "home"
+    if kept:
+        home.mkdir(parents=True)
     monkeypatch.setattr(url, "decide_download", fail)
     with pytest.raises(InputDataError, match="no route to host") as caught:
+        ingest(f"ogb:ogbn-arxiv:{home}", tmp_path / "s")
+    assert f"looked for in {home}" in caught.value.hint
+    assert list(tmp_path.rglob("*")) == ([home.parent, home] if kept else [])
+
+
+def test_a_declined_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ogb.utils import url
+
+    monkeypatch.setattr(url, "decide_download", lambda address: False)
+    with pytest.raises(ConfigError, match="GS-CFG-116"):
         ingest(f"ogb:ogbn-arxiv:{tmp_path / 'home'}", tmp_path / "s")
-    assert "ogb:NAME:ROOT" in caught.value.hint
-    assert list((tmp_path / "home").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
