@@ -52,6 +52,8 @@ class RunFacts:
     """Warnings and errors, in order."""
     plan: str
     """Explanation of the pack's plan; empty where there is none."""
+    no_plan: str
+    """Why the plan of the pack that is there now is not the run's."""
     metric: str
 
     @property
@@ -79,6 +81,7 @@ def read_run(path: Path) -> RunFacts:
         raise InputDataError("GS-IN-530", f"{path}: no run there ({CONFIG} is missing)")
     config, result, events = read_json(path / CONFIG), read_result(path), _events(path / _EVENTS)
     metric = str(config["decisive"].get("task", {}).get("metric", config["options"]["metric"]))
+    plan, no_plan = _plan(path, config)
     by_number = {event["epoch"]: event for event in events if event["kind"] == "epoch"}
     return RunFacts(
         name=path.name or str(path),
@@ -90,7 +93,8 @@ def read_run(path: Path) -> RunFacts:
             Step(e["step"], e["wait_ms"], e["compute_ms"]) for e in events if e["kind"] == "step" and "wait_ms" in e
         ),
         notes=tuple(f"{e['code']}: {e['msg']}" for e in events if e["kind"] in ("warning", "error")),
-        plan=_plan(path, config),
+        plan=plan,
+        no_plan=no_plan,
         metric=metric,
     )
 
@@ -115,14 +119,17 @@ def _events(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _plan(path: Path, config: dict[str, Any]) -> str:
-    """Of the pack where the run says that it was, when it is still there."""
-    source = config.get("source_path")
-    if not source:
-        return ""
+def _plan(path: Path, config: dict[str, Any]) -> tuple[str, str]:
+    """Of the pack where the run says that it was, when it is still there; else why there is none to show."""
+    source, pool = config.get("source_path"), config["decisive"].get("source", {}).get("pool")
+    if not (source and pool):
+        return "", ""
     for folder in (path.parent / source, Path(source), path / source):
         try:
-            return str(Pack.open(folder).plan)
+            pack = Pack.open(folder)
         except (GnnsysError, OSError):
             continue
-    return ""
+        if pack.pool.id == pool:
+            return str(pack.plan), ""
+        return "", f"{folder} holds another pack now than the one that this run read: its plan is not shown."
+    return "", ""

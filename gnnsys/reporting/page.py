@@ -41,8 +41,9 @@ def _one(run: RunFacts) -> str:
         parts.append(_section("Run it again", f'<div class="card">{said}</div>'))
     parts.append(_section("What decides the weights", _table(_flat(run.config["decisive"]))))
     parts.append(_section("How it was done", _table(_how(run))))
-    if run.plan:
-        parts.append(_section("The plan of the pack", f'<div class="card"><pre>{escape(run.plan)}</pre></div>'))
+    if run.plan or run.no_plan:
+        plan = f"<pre>{escape(run.plan)}</pre>" if run.plan else escape(run.no_plan)
+        parts.append(_section("The plan of the pack", f'<div class="card">{plan}</div>'))
     return "".join(parts)
 
 

@@ -16,6 +16,7 @@ from gnnsys.reporting.charts import Line, chart
 from gnnsys.reporting.facts import read_run
 from gnnsys.reporting.report import report
 from gnnsys.reporting.tensorboard import write_tensorboard
+from gnnsys.training.folder import read_json, write_json
 from gnnsys.training.run import train_from_config
 
 
@@ -67,6 +68,18 @@ def test_scores_memory_and_options_are_those_of_the_run(made: Path, tmp_path: Pa
     assert "of 512.0 MiB given" in text
     assert "Plan for pool" in text
     assert "<th>model.hidden_channels</th><td>8</td>" in text
+
+
+def test_the_plan_of_another_pack_that_took_the_place_of_the_runs_is_not_shown(made: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(made / "run-0", tmp_path / "run")
+    gs.pack(gs.Store.open(made / "store"), made / "other", fanouts=[2, 2], batch_size=64, memory="32MiB")
+    config = read_json(run / "config.json")
+    write_json(run / "config.json", config | {"source_path": str(made / "other")})
+    text = report([run], tmp_path / "a.html").read_text()
+    assert "Plan for pool" not in text
+    assert "holds another pack now than the one that this run read" in text
+    write_json(run / "config.json", config | {"source_path": str(made / "nowhere")})
+    assert "The plan of the pack" not in report([run], tmp_path / "a.html").read_text()
 
 
 def test_curves_have_a_point_for_every_epoch(made: Path, tmp_path: Path) -> None:
