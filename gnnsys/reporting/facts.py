@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gnnsys.errors import CorruptStoreError, GnnsysError, InputDataError
+from gnnsys.errors import GnnsysError, InputDataError
 from gnnsys.storage.pack import Pack
+from gnnsys.training.events import FoundEvents, read_events
 from gnnsys.training.folder import CONFIG, read_json, read_result
 
 _EVENTS = "events.jsonl"
@@ -48,6 +48,8 @@ class RunFacts:
     """The first `run_start` event: versions, host, command."""
     epochs: tuple[Epoch, ...]
     steps: tuple[Step, ...]
+    lost: str
+    """What of the events is missing or could not be read."""
     notes: tuple[str, ...]
     """Warnings and errors, in order."""
     plan: str
@@ -65,9 +67,9 @@ class RunFacts:
     @property
     def command(self) -> str:
         """What was typed, to type again; empty for a run from Python."""
-        argv = self.start.get("argv") or []
-        typed = len(argv) > 1 and argv[1] == "train"
-        return shlex.join(["gnnsys", *argv[1:]]) if typed else ""
+        argv = self.start.get("argv")
+        typed = isinstance(argv, list) and argv[1:2] == ["train"]
+        return shlex.join(["gnnsys", *map(str, argv[1:])]) if argv and typed else ""
 
 
 def read_run(path: Path) -> RunFacts:
@@ -75,11 +77,11 @@ def read_run(path: Path) -> RunFacts:
 
     Raises:
         InputDataError: no run is there.
-        CorruptStoreError: a file of it is damaged.
+        CorruptStoreError: its configuration or result is damaged. Events may be: what is left of them is told.
     """
     if not (path / CONFIG).is_file():
         raise InputDataError("GS-IN-530", f"{path}: no run there ({CONFIG} is missing)")
-    config, result, events = read_json(path / CONFIG), read_result(path), _events(path / _EVENTS)
+    config, result, events = read_json(path / CONFIG), read_result(path), read_events(path / _EVENTS)
     metric = str(config["decisive"].get("task", {}).get("metric", config["options"]["metric"]))
     plan, no_plan = _plan(path, config)
     by_number = {event["epoch"]: event for event in events if event["kind"] == "epoch"}
@@ -92,6 +94,7 @@ def read_run(path: Path) -> RunFacts:
         steps=tuple(
             Step(e["step"], e["wait_ms"], e["compute_ms"]) for e in events if e["kind"] == "step" and "wait_ms" in e
         ),
+        lost=_lost(events),
         notes=tuple(f"{e['code']}: {e['msg']}" for e in events if e["kind"] in ("warning", "error")),
         plan=plan,
         no_plan=no_plan,
@@ -100,23 +103,27 @@ def read_run(path: Path) -> RunFacts:
 
 
 def _epoch(event: dict[str, Any], metric: str) -> Epoch:
-    valid = event.get("metrics", {}).get("valid", {}).get(metric)
-    valid = None if valid is None else float(valid)
-    return Epoch(event["epoch"], float(event["loss"]), event["wall_s"], valid, event.get("growth_bytes"))
+    valid, growth = event.get("metrics"), event.get("growth_bytes")
+    for name in ("valid", metric):
+        valid = valid.get(name) if isinstance(valid, dict) else None
+    return Epoch(event["epoch"], float(event["loss"]), float(event["wall_s"]), _number(valid), _number(growth))
 
 
-def _events(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a line that a kill tore off ends without a newline."""
-    if not path.is_file():
-        return []
-    found = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        try:
-            if line.endswith(b"\n"):
-                found.append(json.loads(line))
-        except ValueError:
-            raise CorruptStoreError("GS-STORE-008", f"{path}: line {number} is damaged") from None
-    return found
+def _number(value: Any) -> float | None:
+    """None for what is no number, as in a line that was damaged, or was not measured."""
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _lost(found: FoundEvents) -> str:
+    """What of the events cannot be shown, and why."""
+    if not found.events:
+        return f"{_EVENTS} is missing or empty: there are no curves and no times of epochs."
+    if found.unreadable:
+        return f"{_EVENTS} is damaged: lines that could not be read and are left out: {found.unreadable}."
+    return ""
 
 
 def _plan(path: Path, config: dict[str, Any]) -> tuple[str, str]:

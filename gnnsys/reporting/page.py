@@ -66,7 +66,7 @@ def _several(runs: Sequence[RunFacts]) -> str:
 
 
 def _notes(run: RunFacts, name: bool = False) -> str:
-    said = [*([run.status] if run.result is None else []), *run.notes]
+    said = [*([run.status] if run.result is None else []), *([run.lost] if run.lost else []), *run.notes]
     start = f"{run.name}: " if name else ""
     lines = "".join(f"<p>{escape(start + text)}</p>" for text in said)
     return f'<div class="card warn">{lines}</div><br>' if lines else ""
@@ -161,7 +161,7 @@ def _scores(runs: Sequence[RunFacts], differing: Sequence[str]) -> str:
         metrics = (run.result or {})["metrics"]
         values = [metrics.get(split, {}).get(run.metric) for split in splits]
         columns.append(values)
-        median = statistics.median(epoch.seconds for epoch in run.epochs)
+        median = statistics.median((run.result or {})["epoch_s"])
         rows.append([run.name, *map(_number, values), str((run.result or {})["best_epoch"]), _seconds(median)])
     rows += [[run.name, *["-"] * len(splits), "-", run.status] for run in runs if not run.result]
     only_seeds = all(key.split(".")[-1] == "seed" for key in differing)
@@ -180,8 +180,8 @@ def _mean(values: Sequence[float | None]) -> str:
 def _how(run: RunFacts) -> Pairs:
     versions = run.config.get("versions", {})
     yield "versions", ", ".join(f"{name} {value}" for name, value in sorted(versions.items()))
-    host = run.start.get("host", {})
-    if host:
+    host = run.start.get("host")
+    if isinstance(host, dict) and host.keys() >= {"cores", "ram"}:
         gpu = f", {host['gpu']}" if host.get("gpu") else ""
         yield "machine", f"{host['cores']} cores, {format_size(host['ram'])}{gpu}"
     yield "torch threads", str(run.config.get("threads", "-"))

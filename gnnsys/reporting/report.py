@@ -11,6 +11,7 @@ from gnnsys.reporting.facts import read_run
 from gnnsys.reporting.page import END, page
 from gnnsys.storage.files import atomic_write, make_output_folder
 from gnnsys.storage.manifest import canonical_json
+from gnnsys.training.events import finite
 
 _JSON_END = b'"written_by":"gnnsys report"}\n'
 
@@ -40,8 +41,8 @@ def report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
     facts = [read_run(Path(run)) for run in runs]
     make_output_folder(path.parent)
     document = {"runs": [asdict(one) for one in facts], "written_by": "gnnsys report"}
-    atomic_write(beside, canonical_json(document) + b"\n")
-    atomic_write(path, page(facts).encode())
+    atomic_write(beside, canonical_json(finite(document)) + b"\n")
+    atomic_write(path, page(facts).encode(errors="replace"))
     return path
 
 

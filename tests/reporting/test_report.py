@@ -8,6 +8,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gnnsys as gs
@@ -16,6 +17,7 @@ from gnnsys.reporting.charts import Line, chart
 from gnnsys.reporting.facts import read_run
 from gnnsys.reporting.report import report
 from gnnsys.reporting.tensorboard import write_tensorboard
+from gnnsys.training.events import read_events
 from gnnsys.training.folder import read_json, write_json
 from gnnsys.training.run import train_from_config
 
@@ -162,9 +164,30 @@ def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path) -> None:
         report([run], tmp_path / "a.pdf")
     with pytest.raises(ConfigError, match="of no run"):
         report([])
-    (run / "events.jsonl").write_text("{}\n{torn\n{}\n")
-    with pytest.raises(CorruptStoreError, match="line 2 is damaged"):
+    (run / "result.json").write_text("{}")
+    with pytest.raises(CorruptStoreError, match="checksum"):
         report([run])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_page_is_made_of_what_damaged_events_still_say(seed: int, run: Path) -> None:
+    rng = np.random.default_rng(seed)
+    data = bytearray((run / "events.jsonl").read_bytes())
+    for place in rng.integers(len(data), size=1 + seed % 12):
+        data[place] = int(rng.integers(256)) if seed % 2 else data[place] ^ (1 << int(rng.integers(8)))
+    (run / "events.jsonl").write_bytes(data)
+    text = report([run]).read_text()
+    assert _Parsed(text).open == []
+    assert ("lines that could not be read" in text) == (read_events(run / "events.jsonl").unreadable > 0)
+    report([run, run], run / "both.html")
+
+
+def test_a_finished_run_without_events_has_its_scores(made: Path, run: Path) -> None:
+    (run / "events.jsonl").unlink()
+    text = report([run]).read_text()
+    assert "events.jsonl is missing or empty: there are no curves" in text
+    assert "acc on test</span>" in text
+    assert "acc, test</th>" in report([run, made / "run-1"], run / "both.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["result", "config", "model"])
