@@ -32,7 +32,7 @@ class ArraySource:
         x: (N, F) features, or a function that yields blocks (n, F) of them in order. It is called more than once,
             and must yield the same rows each time.
         y: (N,) classes, -1 = unlabelled, or (N, T).
-        edge_weight: (E,) finite numbers. Parallel edges that are merged have the sum of theirs.
+        edge_weight: (E,) finite numbers of at least 0. Parallel edges that are merged have the sum of theirs.
         splits: by name node ids (n,), or a boolean mask (N,); a list of several such mappings for versions of them.
 
     Raises:

@@ -42,7 +42,7 @@ def write_weights(
     """`graph/weights.bin`; parallel edges have their weights in the order of the source.
 
     Raises:
-        InputDataError: not one finite number per edge of the source.
+        InputDataError: not one finite number of at least 0 per edge of the source.
     """
     entries = job.finished_files(WEIGHTS)
     if entries is not None:
@@ -120,11 +120,14 @@ class _Filling:
         for start in range(0, total, step):
             stop = min(start + step, total)
             weights = self._weights.read(start, stop)[:, 0].astype(np.float32)
-            if not np.isfinite(weights).all():
-                bad = start + int(np.argmin(np.isfinite(weights)))
+            good = np.isfinite(weights) & (weights >= 0)
+            if not good.all():
+                bad = start + int(np.argmin(good))
                 raise InputDataError(
                     "GS-IN-174",
-                    f"{self._source.edge_place(bad)}: the weight is {weights[bad - start]}, no finite float32",
+                    f"{self._source.edge_place(bad)}: the weight is {weights[bad - start]}, expected a finite float32 "
+                    "of at least 0",
+                    hint="Neighbours are drawn in proportion to weights; other numbers of edges are not kept.",
                 )
             src, dst = (self._numbered(ids) for ids in self._source.edges(start, stop))
             yield src, dst, weights
