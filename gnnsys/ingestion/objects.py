@@ -52,9 +52,7 @@ def _of_data(data: Any) -> ArraySource:
         raise InputDataError("GS-IN-153", "the Data has no edge_index (2, E)")
     given = data.to_dict()
     if given.get("edge_attr") is not None:
-        warnings.warn(
-            "edge_attr is not kept: of edges a Store has only weights (edge_weight)", RuntimeWarning, stacklevel=4
-        )
+        _warn_of_edges("edge_attr")
     parts = {name: given.get(name) for name in ("x", "y", "edge_weight")}
     return ArraySource(edges, data.num_nodes, splits=_versions(given, data.num_nodes), **parts)
 
@@ -66,9 +64,19 @@ def _of_dgl(graph: Any) -> ArraySource:
             f"the DGLGraph has {len(graph.ntypes)} types of nodes and {len(graph.etypes)} of edges, a Store one",
             hint="Take one type of nodes and edges, or dgl.to_homogeneous(graph).",
         )
+    if left_out := [name for name in graph.edata if not name.startswith("_")]:  # _ID and such are DGL's own
+        _warn_of_edges(f"edata ({', '.join(left_out)})")
     data = graph.ndata
     splits = _versions(data, graph.num_nodes())
     return ArraySource(graph.edges(), graph.num_nodes(), x=data.get("feat"), y=data.get("label"), splits=splits)
+
+
+def _warn_of_edges(what: str) -> None:
+    warnings.warn(
+        f"GS-IN-156: {what} is not kept: of edges a Store has only weights, gs.ArraySource(edge_weight=...)",
+        RuntimeWarning,
+        stacklevel=6,  # the caller of `ingest`
+    )
 
 
 def _versions(given: Mapping[str, Any], num_nodes: int) -> list[dict[str, np.ndarray]]:

@@ -7,6 +7,7 @@ set asks for that, NaN labels = unlabelled.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,13 @@ class OgbSource:
         self._folder = root / name.replace("-", "_")
         download_node_set(name, self._folder)
         self._files = node_files(self._layout, self._folder)
+        if self._layout.left_out:
+            warnings.warn(
+                f"GS-IN-137: of {name} a Store has the papers and which of them cite which; left out are "
+                f"{self._layout.left_out}",
+                RuntimeWarning,
+                stacklevel=5,  # the caller of `ingest`
+            )
         self.sequential = self._layout.archive
         self._raw: RawEdges
         self.num_nodes: int | None = None

@@ -43,6 +43,8 @@ class Layout:
     """The type of node that is read, where there are several."""
     multilabel: bool = False
     """Labels are columns of 0 and 1."""
+    left_out: str = ""
+    """What of the data set does not come into a Store."""
 
 
 LAYOUTS = {
@@ -58,6 +60,7 @@ LAYOUTS = {
         labels="raw/node-label/paper/node-label.csv.gz",
         num_nodes="raw/num-node-dict.csv.gz",
         node_type="paper",
+        left_out="authors, institutions and fields of study, and every relation but cites",
     ),
     "ogbn-papers100M": Layout("split/time", archive=True),
 }

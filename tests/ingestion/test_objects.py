@@ -48,8 +48,33 @@ def test_a_sparse_matrix_is_edges_from_rows_to_columns(tmp_path: Path) -> None:
 
 def test_attributes_of_edges_are_not_dropped_in_silence(tmp_path: Path) -> None:
     data = pyg.Data(edge_index=torch.tensor([[0], [1]]), edge_attr=torch.ones(1, 2), num_nodes=2)
-    with pytest.warns(RuntimeWarning, match="edge_attr is not kept"):
+    with pytest.warns(RuntimeWarning, match="edge_attr is not kept") as warned:
         gs.ingest(data, tmp_path)
+    assert warned[0].filename == __file__
+
+
+class DGLGraph:
+    """What is read of a graph of DGL, which not every machine has."""
+
+    __module__ = "dgl.heterograph"
+    is_homogeneous = True
+
+    def __init__(self, **edata: torch.Tensor) -> None:
+        self.ndata, self.edata = {"feat": torch.ones(3, 2)}, edata
+
+    def edges(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor([0, 1]), torch.tensor([1, 2])
+
+    def num_nodes(self) -> int:
+        return 3
+
+
+def test_data_of_edges_of_dgl_is_not_dropped_in_silence(tmp_path: Path) -> None:
+    with pytest.warns(RuntimeWarning, match=r"edata \(w, kind\) is not kept.*edge_weight") as warned:
+        store = gs.ingest(DGLGraph(w=torch.ones(2), kind=torch.ones(2), _ID=torch.arange(2)), tmp_path / "a")
+    assert warned[0].filename == __file__
+    assert store.num_edges == 2
+    gs.ingest(DGLGraph(_ID=torch.arange(2)), tmp_path / "b")  # without a warning, which would be an error here
 
 
 def test_several_types_of_nodes_are_refused_with_a_way_out(tmp_path: Path) -> None:

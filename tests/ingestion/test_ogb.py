@@ -18,6 +18,7 @@ from tests.ingestion.ogb_folders import EDGES, NODES, all_sets, column, text
 
 pytestmark = [
     pytest.mark.usefixtures("tiny"),
+    pytest.mark.filterwarnings("ignore:GS-IN-137"),  # of ogbn-mag, asked for in a test of its own
     pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning"),  # ogb imports torch_geometric
 ]
 
@@ -173,6 +174,12 @@ def test_edges_of_mag_and_of_an_archive_are_counted_too(root: Path, tmp_path: Pa
     np.savez(root / "ogbn_papers100M/raw/data.npz", **{**members, "edge_index": members["edge_index"][:, :7]})
     with pytest.raises(InputDataError, match=r"GS-IN-136: .*7 edges, num_edges_list says 180"):
         ingest(f"ogb:ogbn-papers100M:{root}", tmp_path / "papers")
+
+
+def test_what_of_mag_is_left_out_is_said(root: Path, tmp_path: Path) -> None:
+    with pytest.warns(RuntimeWarning, match="GS-IN-137: of ogbn-mag .* left out are authors") as warned:
+        ingest(f"ogb:ogbn-mag:{root}", tmp_path / "s")
+    assert warned[0].filename == __file__
 
 
 def test_a_download_that_does_not_count_its_edges_is_taken(root: Path, tmp_path: Path) -> None:
