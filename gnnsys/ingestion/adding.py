@@ -10,7 +10,7 @@ import numpy as np
 
 from gnnsys.budget import Budget
 from gnnsys.errors import ConfigError, InputDataError
-from gnnsys.ingestion.arrays import identity, ids_of, rows_and_identity
+from gnnsys.ingestion.arrays import identity, ids_of, require_by_name, rows_and_identity
 from gnnsys.ingestion.blocks import MakeBlocks
 from gnnsys.ingestion.build import check_choice, ingest_budget
 from gnnsys.ingestion.job import Job
@@ -54,11 +54,14 @@ def add(
     """
     opened = store if isinstance(store, Store) else Store.open(store)
     check_choice("on_nan", on_nan, ("error", "zero"))
+    for what, given in (("splits", splits), ("tables", tables)):
+        if given is not None:
+            require_by_name(what, given)
     adding = _Adding(opened, ingest_budget(memory), num_workers(workers), progress)
     for name, ids in (splits or {}).items():
         adding.split(name, ids)
-    for name, given in (tables or {}).items():
-        adding.table(name, given, fill=on_nan == "zero")
+    for name, values in (tables or {}).items():
+        adding.table(name, values, fill=on_nan == "zero")
     return Store.open(opened.path)
 
 
@@ -85,7 +88,7 @@ class _Adding:
     def split(self, name: str, given: Any) -> None:
         self._refuse_taken("split", name)
         array = as_array(given)
-        count = int(np.count_nonzero(array)) if array.dtype == np.bool_ else len(array)
+        count = int(np.count_nonzero(array)) if array.dtype == np.bool_ else array.size
         with self._budget.holding(32 * count, f"node ids of split {name}"):
             self._split(name, ascending(name, ids_of(name, array, self._store.num_nodes), self._store.num_nodes))
 

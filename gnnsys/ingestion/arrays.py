@@ -12,6 +12,7 @@ import xxhash
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.blocks import Blocks, MakeBlocks
 from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.splits import require_ids
 from gnnsys.ingestion.values import as_array, rows_of_array
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import raw_bytes
@@ -70,12 +71,11 @@ class ArraySource:
         if edge_weight is not None:
             weights = _with_ndim("edge_weight", edge_weight, (1, 2))
             self.weights, given["edge_weight"] = rows_of_array(weights), identity(weights)
-        lengths = [rows.num_rows for rows in (*self.tables.values(), self.labels) if rows is not None]
-        self.num_nodes = next(iter(lengths), None) if num_nodes is None else _count(num_nodes)
-        versions = [splits] if isinstance(splits, Mapping) else splits or ()
+        rows_of = {**self.tables, **({} if self.labels is None else {"y": self.labels})}
+        self.num_nodes = _num_nodes(num_nodes, {name: rows.num_rows for name, rows in rows_of.items()})
         self.splits = [
             {name: ids_of(name, ids, self.num_nodes) for name, ids in version.items()}
-            for version in versions
+            for version in _versions(splits)
             if version
         ]
         for number, version in enumerate(self.splits):
@@ -120,18 +120,53 @@ def rows_and_identity(name: str, given: Any | MakeBlocks) -> tuple[Rows, list[An
     return rows_of_array(array), identity(array)
 
 
+def require_by_name(what: str, given: Any) -> None:
+    """Raise InputDataError when `given` does not give values by name."""
+    if not isinstance(given, Mapping):
+        raise InputDataError(
+            "GS-IN-178",
+            f"{what} is a {type(given).__name__}, expected values by name",
+            hint=f'As in {what}={{"mine": values}}.',
+        )
+
+
 def ids_of(name: str, given: Any, num_nodes: int | None) -> np.ndarray:
     """The node ids of a split: (n,) as given, or those that a boolean mask (N,) marks.
 
     Raises:
-        InputDataError: a mask of another length.
+        InputDataError: a mask of another length, or no ids.
     """
     array = as_array(given)
     if array.dtype != np.bool_:
+        require_ids(name, array)
         return array
     if array.ndim != 1 or len(array) != (num_nodes or len(array)):
-        raise InputDataError("GS-IN-173", f"split {name}: a mask of shape {array.shape}, expected ({num_nodes},)")
+        raise InputDataError(
+            "GS-IN-173",
+            f"split {name}: a mask of shape {array.shape}, expected ({num_nodes},)",
+            hint="One value per node: as many as num_nodes says or, without it, as x or y has rows.",
+        )
     return np.flatnonzero(array)
+
+
+def _versions(splits: Any) -> list[Mapping[str, Any]]:
+    if splits is None or isinstance(splits, Mapping):
+        return [splits or {}]
+    versions = list(splits) if isinstance(splits, Sequence) else [splits]
+    for version in versions:
+        require_by_name("splits", version)
+    return versions
+
+
+def _num_nodes(given: Any, rows: Mapping[str, int]) -> int | None:
+    """N, where it was given or tables tell it by their `rows`, which must agree."""
+    said = rows if given is None else {"num_nodes": _count(given), **rows}
+    for name, count in rows.items():
+        first = next(iter(said))
+        if count != said[first]:
+            there = f"num_nodes is {said[first]}" if first == "num_nodes" else f"{first} has {said[first]}"
+            raise InputDataError("GS-IN-122", f"{name} has {count} rows, {there}", hint="One row per node.")
+    return next(iter(said.values()), None)
 
 
 def _count(num_nodes: Any) -> int:

@@ -36,13 +36,14 @@ def open_source(
         InputDataError: the file is absent or not valid.
     """
     if not isinstance(source, str | Path):
-        _refuse_files(f"a {type(source).__name__}", features, labels, weights)
+        own = "Leave them out, or give all as arrays: gs.ArraySource(edge_index, x=..., y=..., edge_weight=...)."
+        _refuse_files(f"a {type(source).__name__}", own, features, labels, weights)
         return source if hasattr(source, "fingerprint") else source_of_object(source)
     kind, _, rest = str(source).partition(":")
     if kind == "edges":
         column = weights if isinstance(weights, int) else _path(weights)
         return EdgeListSource(Path(rest), _path(features), _path(labels), column)
-    _refuse_files(f"{kind}:", features, labels, weights)
+    _refuse_files(f"{kind}:", "Leave them out: the source has its own, or none.", features, labels, weights)
     if kind == "npz":
         return NpzSource(Path(rest))
     if kind == "ogb":
@@ -77,10 +78,10 @@ def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _refuse_files(kind: str, *files: object) -> None:
+def _refuse_files(kind: str, hint: str, *files: object) -> None:
     if any(file is not None for file in files):
         raise ConfigError(
             "GS-CFG-105",
             f"--features, --labels and --edge-weights go with edges:FILE, not with {kind}",
-            hint="Leave them out: the source has its own, or none.",
+            hint=hint,
         )

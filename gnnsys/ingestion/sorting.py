@@ -131,10 +131,13 @@ def _bad_edge(source: Source, number: int, src: int, dst: int, limit: int) -> In
             f"{place}: node id {node} is negative",
             hint="Ids start at 0. --on-bad-edge drop leaves such out.",
         )
+    tables = ", ".join([*source.tables, *([] if source.labels is None else ["labels"])])
+    rows = f"rows ({tables})" if tables else "rows"
     return InputDataError(
         "GS-IN-102",
         f"{place}: node id {node} is outside [0, {limit})",
-        hint="The number of nodes is that of the rows, or the shape in the file. --on-bad-edge drop leaves such out.",
+        hint=f"The number of nodes is that of the {rows}, or the shape in the file. --on-bad-edge drop leaves such "
+        "out.",
     )
 
 

@@ -144,8 +144,14 @@ def _given(
 
 def check_name(role: str, name: str) -> None:
     """Raise InputDataError for the name of a split or a table that no file can have."""
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputDataError("GS-IN-146", f"{role} {name!r}: a name is made of letters, digits and _ + = -")
+
+
+def require_ids(name: str, ids: np.ndarray) -> None:
+    """Raise InputDataError when `ids` of split `name` are not integers (n,)."""
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise InputDataError("GS-IN-147", f"split {name}: {ids.dtype} of shape {ids.shape}, expected node ids (n,)")
 
 
 def ascending(name: str, ids: np.ndarray, num_nodes: int) -> np.ndarray:
@@ -154,8 +160,7 @@ def ascending(name: str, ids: np.ndarray, num_nodes: int) -> np.ndarray:
     Raises:
         InputDataError: not integers, outside of [0, num_nodes), or one of them twice.
     """
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise InputDataError("GS-IN-147", f"split {name}: {ids.dtype} of shape {ids.shape}, expected node ids (n,)")
+    require_ids(name, ids)
     ordered = np.sort(ids.astype(np.int64))
     if len(ordered) and (ordered[0] < 0 or ordered[-1] >= num_nodes):
         bad = ordered[0] if ordered[0] < 0 else ordered[-1]

@@ -106,6 +106,13 @@ def test_blocks_that_change_are_noticed(tmp_path: Path) -> None:
         ({"x": lambda: [X, X[:, :2]]}, "GS-IN-170"),
         ({"x": lambda: [X, X.astype(np.float64)]}, "GS-IN-170"),
         ({"splits": {"train": np.zeros(N - 1, dtype=bool)}}, "GS-IN-173"),
+        ({"splits": {"train": 3}}, "GS-IN-147"),
+        ({"splits": {"train": None}}, "GS-IN-147"),
+        ({"splits": 5}, "GS-IN-178: splits is a int"),
+        ({"splits": [TRAIN]}, "GS-IN-178"),
+        ({"splits": TRAIN}, "GS-IN-178"),
+        ({"x": lambda: [X[1:]]}, f"GS-IN-122: x has {N - 1} rows, num_nodes is {N}"),
+        ({"x": lambda: [X[1:]], "y": Y, "num_nodes": None}, f"GS-IN-122: y has {N} rows, x has {N - 1}"),
         ({"y": np.array([None] * N)}, "GS-IN-111"),
         ({"y": np.array(3)}, "GS-IN-176"),
         ({"num_nodes": 2.5}, "GS-IN-176"),
@@ -119,3 +126,13 @@ def test_blocks_that_change_are_noticed(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused_at_once(given: dict[str, Any], code: str) -> None:
     with pytest.raises(InputDataError, match=code):
         gs.ArraySource(**{"edge_index": EDGES, "num_nodes": N, **given})
+
+
+def test_too_few_rows_are_not_blamed_on_an_edge_alone(tmp_path: Path) -> None:
+    with pytest.raises(InputDataError, match=r"(?s)GS-IN-102.*that of the rows \(x\)"):
+        gs.ingest(gs.ArraySource(EDGES, x=lambda: [X[:9]]), tmp_path / "store")
+
+
+def test_a_name_of_a_split_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputDataError, match="GS-IN-146: split 5"):
+        gs.ingest(gs.ArraySource(EDGES, N, splits={5: TRAIN}), tmp_path / "store")

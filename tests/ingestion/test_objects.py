@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import gnnsys as gs
-from gnnsys.errors import InputDataError
+from gnnsys.errors import ConfigError, InputDataError
 
 pyg = pytest.importorskip("torch_geometric.data")
 
@@ -44,6 +44,12 @@ def test_a_sparse_matrix_is_edges_from_rows_to_columns(tmp_path: Path) -> None:
     sparse = pytest.importorskip("scipy.sparse")
     store = gs.ingest(sparse.csr_matrix(([1, 1], ([0, 2], [1, 1])), shape=(4, 4)), tmp_path)
     assert (store.num_nodes, store.graph.indices.tolist()) == (4, [0, 2])
+
+
+def test_features_beside_a_matrix_are_answered_with_a_way(tmp_path: Path) -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(ConfigError, match=r"(?s)GS-CFG-105.*gs\.ArraySource\(edge_index, x="):
+        gs.ingest(sparse.eye_array(3), tmp_path / "store", features="x.npy")
 
 
 def test_attributes_of_edges_are_not_dropped_in_silence(tmp_path: Path) -> None:
