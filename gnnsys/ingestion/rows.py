@@ -22,7 +22,10 @@ _SMALL_ROW = 64 << 10
 
 
 def selected_rows(rows: Rows, kept: np.ndarray | None) -> Rows:
-    """The rows `kept` (n,) ascending of a table; all of them when None."""
+    """The rows `kept` (n,) ascending of a table; all of them when None.
+
+    Rows that are `sequential` are read to their end all the same: only there it shows whether they are what they were.
+    """
     if kept is None:
         return rows
 
@@ -35,9 +38,18 @@ def selected_rows(rows: Rows, kept: np.ndarray | None) -> Rows:
             a, b = np.searchsorted(ids, [first, first + len(ids)])
             if a < b:
                 out[a:b] = rows.read(first, min(first + len(ids), end))[ids[a:b] - first]
+        if rows.sequential and stop == len(kept):
+            _drain(rows, end)
         return out
 
     return Rows(len(kept), rows.columns, rows.dtype, read, rows.sequential)
+
+
+def _drain(rows: Rows, start: int) -> None:
+    """Read on from `start` to the last row."""
+    step = max(1, _SMALL_ROW // max(1, rows.columns * rows.dtype.itemsize))
+    for first in range(start, rows.num_rows, step):
+        rows.read(first, min(first + step, rows.num_rows))
 
 
 def write_table(job: Job, name: str, rows: Rows, *, normalize: bool, fill: bool) -> tuple[tuple[FileEntry, ...], int]:

@@ -136,3 +136,17 @@ def test_too_few_rows_are_not_blamed_on_an_edge_alone(tmp_path: Path) -> None:
 def test_a_name_of_a_split_that_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputDataError, match="GS-IN-146: split 5"):
         gs.ingest(gs.ArraySource(EDGES, N, splits={5: TRAIN}), tmp_path / "store")
+
+
+def test_blocks_that_change_where_no_row_is_kept_are_noticed(tmp_path: Path) -> None:
+    """The largest component is the first nodes; the others are isolated."""
+    ring, made = (np.arange(20), np.roll(np.arange(20), 1)), iter(range(9))
+
+    def changing() -> Iterator[np.ndarray]:
+        yield X[:100]
+        yield X[100:] + next(made)
+
+    kept = gs.ingest(gs.ArraySource(ring, x=lambda: [X]), tmp_path / "kept", largest_component=True)
+    assert np.array_equal(kept.table().read(np.arange(20)), X[:20])
+    with pytest.raises(InputDataError, match="GS-IN-171"):
+        gs.ingest(gs.ArraySource(ring, x=changing), tmp_path / "store", largest_component=True)
