@@ -42,7 +42,12 @@ def read_npy_header(file: IO[bytes], what: str, num_bytes: int) -> NpyHeader:
     """
     start = file.read(8)
     if start[:6] != _MAGIC or len(start) < 8 or start[6] not in (1, 2, 3):
-        raise InputDataError("GS-IN-110", f"{what}: not a .npy array (starts with {start[:6]!r})")
+        raise InputDataError(
+            "GS-IN-110",
+            f"{what}: not a .npy array (starts with {start[:6]!r})",
+            hint='A table of numbers becomes one: np.save("x.npy", np.loadtxt("x.csv", delimiter=",", '
+            'dtype="float32")).',
+        )
     length_bytes = 2 if start[6] == 1 else 4
     length = int.from_bytes(file.read(length_bytes), "little")
     if length > _MAX_HEADER:

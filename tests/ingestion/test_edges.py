@@ -297,3 +297,9 @@ def test_random_bytes_never_end_in_anything_but_a_store_or_an_error_of_ours(tmp_
 def test_float_ids_are_not_taken_for_names(tmp_path: Path, row: str) -> None:
     with pytest.raises(InputDataError, match=r"GS-IN-103: .*is not a row of integers"):
         ingest(f"edges:{_text(tmp_path / 'e.csv', row)}", tmp_path / "s")
+
+
+def test_features_as_text_are_answered_with_how_to_make_an_array(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("0.5,1\n")
+    with pytest.raises(InputDataError, match=r"(?s)GS-IN-110.*x\.csv: not a \.npy array.*np\.save\("):
+        ingest(f"edges:{_text(tmp_path / 'e.csv', TEXTS['csv'])}", tmp_path / "s", features=tmp_path / "x.csv")
