@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gnnsys.budget import Budget
 from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.ingestion.components import keep_largest_component
@@ -16,12 +18,13 @@ from gnnsys.ingestion.names import write_names
 from gnnsys.ingestion.open import open_source
 from gnnsys.ingestion.rows import selected_rows, write_table
 from gnnsys.ingestion.sorting import MAX_NODES, Runs, sort_edges
-from gnnsys.ingestion.source import Source
+from gnnsys.ingestion.source import Rows, Source
 from gnnsys.ingestion.splits import SplitRule, make_splits, parse_split
-from gnnsys.ingestion.topology import write_topology
+from gnnsys.ingestion.topology import Totals, write_topology
 from gnnsys.ingestion.weights import Changes, write_weights
 from gnnsys.progress import Progress, silent
 from gnnsys.storage.files import require_free
+from gnnsys.storage.manifest import FileEntry
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.store import FORMAT, PARTS, VERSION, Store, id_dtype, split_path
 from gnnsys.storage.threads import num_workers
@@ -175,46 +178,73 @@ def _build(
         both, loops = undirected, not parameters["no_self_loops"]
         changes = Changes(both=both, unique=unique, loops=loops, kept=kept)
         files += write_weights(job, source, source.weights, num_nodes, totals.edges, changes)
-    zeroed_rows = 0
     tables = {name: selected_rows(rows, kept) for name, rows in source.tables.items()}
     if made is not None:
         tables["x"] = made.rows(job.stage.folder, num_nodes)
-    for name, rows in tables.items():
-        normalize = name == "x" and parameters["normalize_features"] == "row"
-        fill = name == "x" and parameters["on_nan"] == "zero"
-        entries, zeroed = write_table(job, name, rows, normalize=normalize, fill=fill)
-        files += entries
-        zeroed_rows += zeroed
+    entries, zeroed_rows = _write_tables(job, tables, parameters)
+    files += entries
     found = WrittenLabels()
     if source.labels is not None:
         found = write_labels(job, selected_rows(source.labels, kept), label_kind, source.num_classes)
         files += found.entries
     if source.names is not None or num_nodes < num_given:
         files += write_names(job, source.names, kept, num_nodes)
-    given = source.splits if rule.kind == "given" else []
-    # Up to three arrays of node ids live at once while a split is made.
-    num_ids = num_nodes if rule.kind == "per-class" else sum(len(ids) for v in given for ids in v.values())
-    with job.budget.holding(24 * num_ids, "node ids of the splits"):
-        splits = make_splits(rule, given, num_given, kept, found.labels, found.num_classes)
-    for name, ids in splits.items():
-        files.append(write_array(job.stage.folder, split_path(name), ids.astype(id_dtype(num_nodes)), "split"))
+    splits = _write_splits(job, source, rule, num_given, num_nodes, kept, found)
     counts = {
         "nodes": num_nodes,
-        "edges": totals.edges,
+        **_edge_counts(totals, runs, unique=unique),
         "classes": found.num_classes,
-        "max_degree": totals.max_degree,
         "splits": list(splits),
-        "merged": totals.repeats if unique else 0,
-        "parallel_edges": 0 if unique else totals.repeats,
-        "self_loops": totals.loops,
-        "dropped_loops": runs.dropped_loops,
-        "dropped_edges": runs.dropped,
         "zeroed_rows": zeroed_rows,
         "header_lines": source.header_lines,
         **({"ignored_columns": source.ignored_columns} if source.ignored_columns else {}),
         **found.counts,
     }
-    job.stage.commit(counts=counts, files=tuple(files))
+    job.stage.commit(counts=counts, files=(*files, *splits.values()))
+
+
+def _write_tables(job: Job, tables: Mapping[str, Rows], parameters: Mapping[str, Any]) -> tuple[list[FileEntry], int]:
+    """The entries of all tables, and in how many rows a NaN or an infinity became 0; only `x` is changed."""
+    files: list[FileEntry] = []
+    zeroed_rows = 0
+    for name, rows in tables.items():
+        normalize = name == "x" and parameters["normalize_features"] == "row"
+        fill = name == "x" and parameters["on_nan"] == "zero"
+        entries, zeroed = write_table(job, name, rows, normalize=normalize, fill=fill)
+        files += entries
+        zeroed_rows += zeroed
+    return files, zeroed_rows
+
+
+def _write_splits(
+    job: Job,
+    source: Source,
+    rule: SplitRule,
+    num_given: int,
+    num_nodes: int,
+    kept: np.ndarray | None,
+    found: WrittenLabels,
+) -> dict[str, FileEntry]:
+    """The entries of the splits by name; `num_given` nodes were in the source, `num_nodes` were `kept`."""
+    given = source.splits if rule.kind == "given" else []
+    # Up to three arrays of node ids live at once while a split is made.
+    num_ids = num_nodes if rule.kind == "per-class" else sum(len(ids) for v in given for ids in v.values())
+    with job.budget.holding(24 * num_ids, "node ids of the splits"):
+        splits = make_splits(rule, given, num_given, kept, found.labels, found.num_classes)
+    folder, dtype = job.stage.folder, id_dtype(num_nodes)
+    return {name: write_array(folder, split_path(name), ids.astype(dtype), "split") for name, ids in splits.items()}
+
+
+def _edge_counts(totals: Totals, runs: Runs, *, unique: bool) -> dict[str, int]:
+    return {
+        "edges": totals.edges,
+        "max_degree": totals.max_degree,
+        "merged": totals.repeats if unique else 0,
+        "parallel_edges": 0 if unique else totals.repeats,
+        "self_loops": totals.loops,
+        "dropped_loops": runs.dropped_loops,
+        "dropped_edges": runs.dropped,
+    }
 
 
 def _refuse_changes_of_nothing(source: Source, parameters: Mapping[str, Any]) -> None:
