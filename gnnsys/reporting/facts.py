@@ -25,15 +25,8 @@ class Epoch:
     valid: float | None
     growth: float | None
     """Bytes that the first process grew by at most, in the epoch and the evaluation behind it."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One of the steps that were timed."""
-
-    number: int
-    wait_ms: float
-    compute_ms: float
+    waited: float | None
+    """Of its seconds, those that the first process waited for data; None of runs that did not add them up."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,6 @@ class RunFacts:
     start: dict[str, Any]
     """The first `run_start` event: versions, host, command."""
     epochs: tuple[Epoch, ...]
-    steps: tuple[Step, ...]
     lost: str
     """What of the events is missing or could not be read."""
     notes: tuple[str, ...]
@@ -91,9 +83,6 @@ def read_run(path: Path) -> RunFacts:
         result=result,
         start=next((event for event in events if event["kind"] == "run_start"), {}),
         epochs=tuple(_epoch(event, metric) for _, event in sorted(by_number.items())),
-        steps=tuple(
-            Step(e["step"], e["wait_ms"], e["compute_ms"]) for e in events if e["kind"] == "step" and "wait_ms" in e
-        ),
         lost=_lost(events),
         notes=tuple(f"{e['code']}: {e['msg']}" for e in events if e["kind"] in ("warning", "error")),
         plan=plan,
@@ -106,7 +95,8 @@ def _epoch(event: dict[str, Any], metric: str) -> Epoch:
     valid, growth = event.get("metrics"), event.get("growth_bytes")
     for name in ("valid", metric):
         valid = valid.get(name) if isinstance(valid, dict) else None
-    return Epoch(event["epoch"], float(event["loss"]), float(event["wall_s"]), _number(valid), _number(growth))
+    spent, waited = float(event["wall_s"]), _number(event.get("wait_s"))
+    return Epoch(event["epoch"], float(event["loss"]), spent, _number(valid), _number(growth), waited)
 
 
 def _number(value: Any) -> float | None:

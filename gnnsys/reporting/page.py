@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -82,7 +83,7 @@ def _tiles(run: RunFacts) -> str:
     if run.epochs:
         tiles.append(_tile(_seconds(statistics.median(e.seconds for e in run.epochs)), "epoch, median"))
     if wait := _waited(run):
-        tiles.append(_tile(wait, "of timed steps spent waiting for data"))
+        tiles.append(_tile(wait, "of the time of all epochs spent waiting for data"))
     if result:
         used, given = result["peak_growth_bytes"], result["budget_bytes"]
         tiles.append(_tile(format_size(used), f"memory, of {format_size(given)} given", used / given))
@@ -124,18 +125,12 @@ def _charts(runs: Sequence[RunFacts]) -> str:
 
 
 def _data_charts(run: RunFacts) -> str:
-    figures = [
-        chart(
-            "Timed steps: waiting for data, and computing",
-            "step",
-            [
-                Line("waiting", [(s.number, s.wait_ms) for s in run.steps]),
-                Line("computing", [(s.number, s.compute_ms) for s in run.steps]),
-            ],
-            _milliseconds,
-            zero=True,
-        )
+    timed = [(e.number, e.waited, e.seconds) for e in run.epochs if e.waited is not None]
+    spent = [
+        Line("waiting", [(number, waited) for number, waited, _ in timed]),
+        Line("all else", [(number, seconds - waited) for number, waited, seconds in timed]),
     ]
+    figures = [chart("Time of an epoch: waiting for data, and all else", "epoch", spent, _seconds, zero=True)]
     grown = [(e.number, e.growth) for e in run.epochs if e.growth]
     if grown:
         given = float(run.config["options"]["memory"])
@@ -230,8 +225,10 @@ def _split_order(name: str) -> tuple[int, str]:
 
 
 def _waited(run: RunFacts) -> str:
-    wait, compute = (sum(getattr(step, name) for step in run.steps) for name in ("wait_ms", "compute_ms"))
-    return f"{wait / (wait + compute):.0%}" if wait + compute else ""
+    """Share of the time of all epochs that say how long they waited."""
+    timed = [(e.waited, e.seconds) for e in run.epochs if e.waited is not None]
+    spent = sum(seconds for _, seconds in timed)
+    return f"{sum(waited for waited, _ in timed) / spent:.0%}" if 0 < spent < math.inf else ""
 
 
 def _number(value: float | None) -> str:
@@ -240,10 +237,6 @@ def _number(value: float | None) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:.4g} ms"
 
 
 def _bytes(value: float) -> str:

@@ -26,9 +26,8 @@ def write_tensorboard(run: RunFacts, folder: Path) -> None:
             writer.add_scalar("perf/epoch_s", epoch.seconds, epoch.number)
             if epoch.valid is not None:
                 writer.add_scalar(f"eval/valid/{run.metric}", epoch.valid, epoch.number)
-        for step in run.steps:
-            spent = step.wait_ms + step.compute_ms
-            writer.add_scalar("perf/wait_frac", step.wait_ms / spent if spent else 0.0, step.number)
+            if epoch.waited is not None and epoch.seconds:
+                writer.add_scalar("perf/wait_frac", epoch.waited / epoch.seconds, epoch.number)
         for split, metrics in (run.result or {}).get("metrics", {}).items():
             for name, value in metrics.items():
                 writer.add_scalar(f"final/{split}/{name}", value, len(run.epochs))

@@ -36,6 +36,8 @@ class TrainState:
     seeds: int = 0
     edges: int = 0
     seconds: float = 0.0
+    wait_s: float = 0.0
+    """Of `seconds`, those that this process waited for data."""
     bytes_read: int = 0
     history: list[EpochRecord] = field(default_factory=list)
     drifts: list[Drift] = field(default_factory=list)
@@ -50,7 +52,7 @@ class TrainState:
         self.history.append(record)
         self.epoch += 1
         self.batches, self.loss_sum, self.count, self.seeds, self.edges = 0, 0.0, 0.0, 0, 0
-        self.seconds, self.bytes_read = 0.0, 0
+        self.seconds, self.wait_s, self.bytes_read = 0.0, 0.0, 0
 
     @property
     def best_value(self) -> float | None:

@@ -159,6 +159,7 @@ class Trainer:
         state.seeds += int(seeds)
         state.edges += int(edges)
         state.bytes_read += int(bytes_read)
+        state.wait_s += sums.wait_s
         sums.wall_s = self._tick()
 
     def _set_lr(self) -> None:
@@ -210,7 +211,8 @@ class Trainer:
             bytes_read=state.bytes_read,
             bytes_planned=int(self._ranks.sum([self.loader.planned_bytes(state.epoch)])[0]),
         )
-        rates = {"wall_s": state.seconds} | {
+        spent = {"wall_s": state.seconds, "wait_s": state.wait_s, "compute_s": state.seconds - state.wait_s}
+        rates = spent | {
             f"{what}_per_s": round(getattr(state, what) / max(state.seconds, 1e-9), 1) for what in ("seeds", "edges")
         }
         self.loader.set_epoch(state.epoch + 1)  # lets go of this epoch's buffers: evaluation needs the room

@@ -211,6 +211,22 @@ def test_a_file_that_is_no_report_is_not_replaced(name: str, made: Path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_waiting_is_the_share_of_all_steps_of_all_epochs(run: Path) -> None:
+    events = list(read_events(run / "events.jsonl"))
+    epochs = [event for event in events if event["kind"] == "epoch"]
+    assert all(0 <= e["wait_s"] <= e["wall_s"] == pytest.approx(e["wait_s"] + e["compute_s"]) for e in epochs)
+    for event, waited in zip(epochs, (0.5, 1.0, 0.75), strict=True):
+        event |= {"wall_s": 1.0, "wait_s": waited}
+    (run / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert "<b>75%</b><span>of the time of all epochs spent waiting for data" in report([run]).read_text()
+    for event in epochs:
+        del event["wait_s"]  # as runs had it once
+    (run / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    text = report([run]).read_text()
+    assert "waiting for data" not in text
+    assert "<figcaption>Loss</figcaption>" in text
+
+
 def test_ticks_are_round_and_enclose_the_values() -> None:
     text = chart("a", "x", [Line("a", [(0, 0.13), (1, 0.87), (2, float("nan"))])], lambda value: f"{value:.2g}")
     assert re.findall(r">([\d.]+)</text>", text)[:6] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
