@@ -135,7 +135,10 @@ def _data_charts(run: RunFacts) -> str:
     if grown:
         given = float(run.config["options"]["memory"])
         lines = [Line("used at most", grown), Line("given", [(number, given) for number, _ in grown])]
-        figures.append(chart("Memory by epoch, and what was given", "epoch", lines, _bytes, zero=True, binary=True))
+        several = (run.config["options"].get("pipeline") or 1) > 1 or "pipeline" in (run.result or {})
+        whose = "Memory of the first process by epoch, and what all were given"
+        title = whose if several else "Memory by epoch, and what was given"
+        figures.append(chart(title, "epoch", lines, _bytes, zero=True, binary=True))
     if run.result:
         lines = [
             Line(name, list(enumerate(map(float, run.result[key]))))

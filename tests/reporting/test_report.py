@@ -142,6 +142,12 @@ def test_memory_of_every_epoch_is_below_the_peak_and_drawn(made: Path) -> None:
     assert "Memory by epoch, and what was given" in report([made / "run-0"]).read_text()
 
 
+def test_memory_of_several_processes_is_drawn_of_the_first_and_says_so(run: Path) -> None:
+    result = read_json(run / "result.json")
+    write_json(run / "result.json", result | {"pipeline": {"ranks": [{}, {}]}})
+    assert "Memory of the first process by epoch" in report([run]).read_text()
+
+
 @pytest.mark.parametrize("top", [3.0, 900.0, 5e5, 7e8, 3e12])
 def test_an_axis_of_bytes_has_round_numbers_of_their_unit(top: float) -> None:
     drawn = chart("a", "b", [Line("c", [(0, top), (1, top / 3)])], lambda v: f"<{v!r}>", zero=True, binary=True)
