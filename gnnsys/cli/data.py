@@ -108,8 +108,9 @@ def ingest(
 ) -> None:
     """Read a graph from SOURCE and write a Store, in bounded memory.
 
-    Of ogb:ogbn-mag and ogb:mag240m only papers and their citations are read; x of ogb:ogbn-proteins is the mean of the
-    features of the edges that reach a node.
+    Of ogb:ogbn-mag and ogb:mag240m only papers and their citations are read.
+
+    x of ogb:ogbn-proteins is the mean of the features of the edges that reach a node.
 
     Example: gnnsys ingest npz:cora.npz stores/cora --undirected --normalize-features row
     """
