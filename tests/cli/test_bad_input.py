@@ -19,7 +19,7 @@ import pytest
 import gnnsys as gs
 from gnnsys.cli.common import Stopped
 from gnnsys.cli.main import _run
-from gnnsys.models.registry import build
+from gnnsys.models.sage import Sage
 from gnnsys.storage.lock import WriterLock
 from gnnsys.storage.manifest import Manifest, read_manifest, write_manifest
 
@@ -395,7 +395,7 @@ def test_an_unfinished_run_says_how_far_it_came(prompt: Prompt, copy: Path) -> N
 
 
 def test_a_run_of_python_is_not_evaluated_by_the_name_of_a_file(prompt: Prompt, made: Path, tmp_path: Path) -> None:
-    model = build("sage", in_channels=8, hidden_channels=4, num_layers=2, out_channels=3)
+    model = Sage(in_channels=8, hidden_channels=4, num_layers=2, out_channels=3)
     task = gs.NodeClassification(3)
     gs.train(model, made / "pack", task=task, epochs=1, memory="512MiB", threads=1, out=tmp_path / "run")
     command = ("evaluate", tmp_path / "run", "--model", "my_model.py:Net")
