@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 560, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 18, 12, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 96, 18, 12, 34
 _COLOURS = 6
 """How many the style sheet has."""
 
@@ -89,7 +89,7 @@ def _axes(frame: _Frame, ticks: Sequence[float], x_title: str, show: Callable[[f
     for value in ticks:
         y = frame.y(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(show(value))}</text>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 6:.1f}" text-anchor="end">{escape(show(value))}</text>')
     for value in sorted({round(v) for v in _ticks(frame.left, frame.right) if frame.left <= v <= frame.right}):
         parts.append(f'<text x="{frame.x(value):.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{value:,}</text>')
     parts.append(f'<text x="{_LEFT - 8}" y="{_HEIGHT - 10}" text-anchor="end">{escape(x_title)}</text>')

@@ -16,7 +16,7 @@ h1{font-size:26px;margin:0 0 2px;overflow-wrap:anywhere}h2{font-size:16px;margin
 .tile span{color:var(--soft);font-size:13px}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,345px),1fr));gap:14px}
 figcaption{font-weight:600;margin-bottom:6px}svg{width:100%;height:auto;display:block}
-svg text{fill:var(--soft);font-size:12px}.grid{stroke:var(--line)}
+svg{overflow:visible}svg text{fill:var(--soft);font-size:18px}.grid{stroke:var(--line)}
 polyline{fill:none;stroke-width:2;stroke-linejoin:round}
 polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1)}polyline.c2{stroke:var(--c2)}
 polyline.c3{stroke:var(--c3)}polyline.c4{stroke:var(--c4)}polyline.c5{stroke:var(--c5)}
@@ -29,7 +29,7 @@ i.c3{background:var(--c3)}i.c4{background:var(--c4)}i.c5{background:var(--c5)}
 .card{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;padding:5px 14px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}
 tr:last-child>*{border-bottom:0}th{color:var(--soft);font-weight:500}
-td{font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+td{font-variant-numeric:tabular-nums;white-space:nowrap}
 pre{margin:0;font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,monospace;white-space:pre}
 pre.wrap{white-space:pre-wrap;overflow-wrap:anywhere}
 .warn{border-left:4px solid var(--c1)}.warn p{margin:4px 0}
