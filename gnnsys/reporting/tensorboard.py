@@ -7,9 +7,14 @@ from pathlib import Path
 from gnnsys.errors import MissingDependencyError
 from gnnsys.reporting.facts import RunFacts
 
+_OURS = ".gnnsys"
+"""How names of our event files end: those of an earlier time are replaced, others stay."""
+
 
 def write_tensorboard(run: RunFacts, folder: Path) -> None:
     """Event files in `folder/<name of the run>`: `train/loss`, `eval/valid/<metric>`, `perf/epoch_s`, `perf/wait_frac`.
+
+    Those of an earlier call are replaced.
 
     Raises:
         MissingDependencyError: tensorboard is not installed.
@@ -20,7 +25,9 @@ def write_tensorboard(run: RunFacts, folder: Path) -> None:
         raise MissingDependencyError(
             "GS-DEP-004", "TensorBoard events need the package tensorboard", hint='pip install "gnnsys[report]"'
         ) from error
-    with SummaryWriter(str(folder / run.name)) as writer:
+    for earlier in (folder / run.name).glob(f"events.out.tfevents.*{_OURS}"):
+        earlier.unlink()
+    with SummaryWriter(str(folder / run.name), filename_suffix=_OURS) as writer:
         for epoch in run.epochs:
             writer.add_scalar("train/loss", epoch.loss, epoch.number)
             writer.add_scalar("perf/epoch_s", epoch.seconds, epoch.number)
