@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import sys
 import threading
 import warnings
@@ -232,14 +233,14 @@ def _summary(run: gs.Run) -> str:
     if result.get("drifts"):
         last = result["drifts"][-1]
         scores.append(
-            f"  in epoch {last['epoch']} the loss was {last['loss']:.4f}, with rows up to date {last['exact']:.4f}"
+            f"  in epoch {last['epoch'] + 1} the loss was {last['loss']:.4f}, with rows up to date {last['exact']:.4f}"
         )
-    epochs = result["epoch_s"]
+    epochs, best = result["epoch_s"], result["best_epoch"] + 1
     grown = f"memory grew by {format_size(result['peak_growth_bytes'])}, read {format_size(sum(result['bytes_read']))}"
     return "\n".join(
         [
-            f"{run.path}: {len(epochs)} epochs of {sum(epochs) / len(epochs):.2f} s; {grown}",
-            f"scores of epoch {result['best_epoch']}, the best ({result['evaluation']}):",
+            f"{run.path}: {len(epochs)} epochs of {statistics.median(epochs):.2f} s (median); {grown}",
+            f"scores of epoch {best} of {len(epochs)}, the best ({result['evaluation']}):",
             *scores,
             f"weights {result['weights_digest']}",
         ]
