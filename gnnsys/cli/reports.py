@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gnnsys.cli.common import Json, emit
-from gnnsys.reporting.facts import read_run
+from gnnsys.reporting.facts import read_runs
 from gnnsys.reporting.report import report as write_report
 from gnnsys.reporting.tensorboard import write_tensorboard
 
@@ -27,7 +27,8 @@ def report(
     Example: gnnsys report runs/cora
     """
     path = write_report(runs, out)
-    for run in runs if tensorboard is not None else []:
-        write_tensorboard(read_run(run), tensorboard)  # type: ignore[arg-type]
+    if tensorboard is not None:
+        for run in read_runs(runs):
+            write_tensorboard(run, tensorboard)
     events = None if tensorboard is None else str(tensorboard)
     emit({"report": str(path), "tensorboard": events}, f"{path}: {len(runs)} run{'s' * (len(runs) > 1)}", as_json)

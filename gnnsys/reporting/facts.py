@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gnnsys.errors import GnnsysError, InputDataError
 from gnnsys.storage.pack import Pack
 from gnnsys.training.events import FoundEvents, read_events
-from gnnsys.training.folder import CONFIG, read_json, read_result
+from gnnsys.training.folder import CONFIG, RUN_FILE, read_json, read_result
 
 _EVENTS = "events.jsonl"
 
@@ -49,6 +50,15 @@ class RunFacts:
     no_plan: str
     """Why the plan of the pack that is there now is not the run's."""
     metric: str
+    run_file: str
+    """Where the options are that train the same again; empty where there are none."""
+    starts: str
+    """How often it was started and where it went on; empty of a run that was never interrupted."""
+
+    @property
+    def epoch_s(self) -> list[float]:
+        """Seconds of every epoch, as the result has them where there is one."""
+        return list(self.result["epoch_s"]) if self.result is not None else [epoch.seconds for epoch in self.epochs]
 
     @property
     def status(self) -> str:
@@ -58,7 +68,9 @@ class RunFacts:
 
     @property
     def command(self) -> str:
-        """What was typed, to type again; empty for a run from Python."""
+        """What trains the same again elsewhere, or else what was typed; empty for a run from Python."""
+        if self.run_file:
+            return f"gnnsys train -c {shlex.quote(self.run_file)} --out ELSEWHERE"
         argv = self.start.get("argv")
         typed = isinstance(argv, list) and argv[1:2] == ["train"]
         return shlex.join(["gnnsys", *map(str, argv[1:])]) if argv and typed else ""
@@ -88,7 +100,35 @@ def read_run(path: Path) -> RunFacts:
         plan=plan,
         no_plan=no_plan,
         metric=metric,
+        run_file=str(path / RUN_FILE) if (path / RUN_FILE).is_file() else "",
+        starts=_starts(events, result),
     )
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunFacts]:
+    """Several runs, each under the shortest end of its path that no other run has.
+
+    Raises:
+        InputDataError, CorruptStoreError: as `read_run`.
+    """
+    whole = [path.resolve() for path in paths]
+    return [replace(read_run(path), name=_short(at, {*whole} - {at})) for path, at in zip(paths, whole, strict=True)]
+
+
+def _short(path: Path, others: set[Path]) -> str:
+    parts = path.parts
+    for count in range(1, len(parts)):
+        if all(other.parts[-count:] != parts[-count:] for other in others):
+            return "/".join(parts[-count:])
+    return str(path)
+
+
+def _starts(events: FoundEvents, result: dict[str, Any] | None) -> str:
+    count = sum(event["kind"] == "run_start" for event in events)
+    resumed = (result or {}).get("resumed_from")
+    if count < 2 and not resumed:
+        return ""
+    return f"{max(count, 2)} times" + (f", the last time from {resumed}" if resumed else "")
 
 
 def _epoch(event: dict[str, Any], metric: str) -> Epoch:

@@ -32,9 +32,10 @@ def page(runs: Sequence[RunFacts]) -> str:
 
 def _one(run: RunFacts) -> str:
     model = run.config["decisive"].get("model", {})
-    sub = f"{model.get('name', '')} · {run.status} · {run.config['digest'][:19]}"
+    continued = " · interrupted and continued" if run.starts else ""
+    sub = f"{model.get('name', '')} · {run.status}{continued} · {run.config['digest'][:19]}"
     parts = [f'<h1>{escape(run.name)}</h1><p class="sub">{escape(sub)}</p>', _notes(run), _tiles(run)]
-    parts += [_section("Training", _charts([run])), _section("Data and memory", _data_charts(run))]
+    parts += [_section("Training", _charts([run]) + _drifts(run)), _section("Data and memory", _data_charts(run))]
     if run.command:
         parts.append(_section("Run it again", f'<div class="card"><pre class="wrap">{escape(run.command)}</pre></div>'))
     else:
@@ -60,10 +61,19 @@ def _several(runs: Sequence[RunFacts]) -> str:
     rows = [[key, *(one.get(key, "-") for one in flat)] for key in keys]
     nothing = '<div class="card">Nothing that decides the weights.</div>'
     table = _grid(["option", *(run.name for run in runs)], rows) if rows else nothing
-    parts.append(_section("What differs", table))
+    parts.append(_section("What differs", table + _other_execution(runs)))
     same = [(key, value) for key, value in flat[0].items() if key not in keys]
     parts.append(_section("What they share", _table(same)))
     return "".join(parts)
+
+
+def _other_execution(runs: Sequence[RunFacts]) -> str:
+    """What differs in how runs were done."""
+    done = [dict(_execution(run)) for run in runs]
+    keys = dict.fromkeys(key for one in done for key in one)
+    rows = [[key, *(one.get(key, "-") for one in done)] for key in keys if len({one.get(key, "-") for one in done}) > 1]
+    header = ["does not decide the weights", *(run.name for run in runs)]
+    return f"<br>{_grid(header, rows)}" if rows else ""
 
 
 def _notes(run: RunFacts, name: bool = False) -> str:
@@ -79,9 +89,9 @@ def _tiles(run: RunFacts) -> str:
         for split in sorted(result["metrics"], key=_split_order):
             value = result["metrics"][split].get(run.metric)
             tiles.append(_tile(_number(value), f"{run.metric} on {split}"))
-        tiles.append(_tile(str(result["best_epoch"]), f"best epoch of {result['epochs']}"))
-    if run.epochs:
-        tiles.append(_tile(_seconds(statistics.median(e.seconds for e in run.epochs)), "epoch, median"))
+        tiles.append(_tile(f"{result['best_epoch'] + 1} of {result['epochs']}", "best epoch"))
+    if run.epoch_s:
+        tiles.append(_tile(_seconds(statistics.median(run.epoch_s)), "epoch, median"))
     if wait := _waited(run):
         tiles.append(_tile(wait, "of the time of all epochs spent waiting for data"))
     if result:
@@ -99,15 +109,15 @@ def _charts(runs: Sequence[RunFacts]) -> str:
     """Curves that runs can be compared by."""
     metrics = {run.metric for run in runs}
     figures = [
-        chart("Loss", "epoch", [Line(r.name, [(e.number, e.loss) for e in r.epochs]) for r in runs], _number),
+        chart("Loss", "epoch", [Line(r.name, [(e.number + 1, e.loss) for e in r.epochs]) for r in runs], _number),
         chart(
             f"{' or '.join(sorted(metrics))} on valid",
             "epoch",
             [
                 Line(
                     r.name,
-                    [(e.number, e.valid) for e in r.epochs if e.valid is not None],
-                    r.result["best_epoch"] if r.result else None,
+                    [(e.number + 1, e.valid) for e in r.epochs if e.valid is not None],
+                    r.result["best_epoch"] + 1 if r.result else None,
                 )
                 for r in runs
             ],
@@ -116,7 +126,7 @@ def _charts(runs: Sequence[RunFacts]) -> str:
         chart(
             "Time of an epoch",
             "epoch",
-            [Line(r.name, [(e.number, e.seconds) for e in r.epochs]) for r in runs],
+            [Line(r.name, [(e.number + 1, e.seconds) for e in r.epochs]) for r in runs],
             _seconds,
             zero=True,
         ),
@@ -124,14 +134,23 @@ def _charts(runs: Sequence[RunFacts]) -> str:
     return f'<div class="charts">{"".join(figures)}</div>'
 
 
+def _drifts(run: RunFacts) -> str:
+    """Of a whole graph in chunks: how far rows of earlier epochs carried the loss, as often as it was looked at."""
+    rows = [
+        [str(drift["epoch"] + 1), _number(drift["loss"]), _number(drift["exact"])]
+        for drift in (run.result or {}).get("drifts", [])
+    ]
+    return f"<br>{_grid(['epoch', 'loss of the chunks', 'with rows up to date'], rows)}" if rows else ""
+
+
 def _data_charts(run: RunFacts) -> str:
-    timed = [(e.number, e.waited, e.seconds) for e in run.epochs if e.waited is not None]
+    timed = [(e.number + 1, e.waited, e.seconds) for e in run.epochs if e.waited is not None]
     spent = [
         Line("waiting", [(number, waited) for number, waited, _ in timed]),
         Line("all else", [(number, seconds - waited) for number, waited, seconds in timed]),
     ]
     figures = [chart("Time of an epoch: waiting for data, and all else", "epoch", spent, _seconds, zero=True)]
-    grown = [(e.number, e.growth) for e in run.epochs if e.growth]
+    grown = [(e.number + 1, e.growth) for e in run.epochs if e.growth]
     if grown:
         given = float(run.config["options"]["memory"])
         lines = [Line("used at most", grown), Line("given", [(number, given) for number, _ in grown])]
@@ -141,7 +160,7 @@ def _data_charts(run: RunFacts) -> str:
         figures.append(chart(title, "epoch", lines, _bytes, zero=True, binary=True))
     if run.result:
         lines = [
-            Line(name, list(enumerate(map(float, run.result[key]))))
+            Line(name, list(enumerate(map(float, run.result[key]), 1)))
             for name, key in (("read", "bytes_read"), ("planned", "bytes_planned"))
             if all(value is not None for value in run.result[key])
         ]
@@ -159,15 +178,26 @@ def _scores(runs: Sequence[RunFacts], differing: Sequence[str]) -> str:
         metrics = (run.result or {})["metrics"]
         values = [metrics.get(split, {}).get(run.metric) for split in splits]
         columns.append(values)
-        median = statistics.median((run.result or {})["epoch_s"])
-        rows.append([run.name, *map(_number, values), str((run.result or {})["best_epoch"]), _seconds(median)])
-    rows += [[run.name, *["-"] * len(splits), "-", run.status] for run in runs if not run.result]
+        rows.append([run.name, *map(_number, values), *_spent(run.result or {})])
+    rows += [[run.name, *["-"] * len(splits), run.status, *["-"] * 3] for run in runs if not run.result]
     only_seeds = all(key.split(".")[-1] == "seed" for key in differing)
-    if len(done) > 1 and only_seeds and len({run.metric for run in done}) == 1:
+    distinct = len({(run.result or {})["weights_digest"] for run in done}) == len(done)
+    if len(done) > 1 and only_seeds and distinct and len({run.metric for run in done}) == 1:
         summary = [_mean(column) for column in zip(*columns, strict=True)]
-        rows.append(["mean ± deviation", *summary, "", ""])
+        rows.append(["mean ± deviation", *summary, *[""] * 4])
     metric = " or ".join(sorted({run.metric for run in done}))
-    return _grid(["run", *(f"{metric}, {split}" for split in splits), "best epoch", "epoch, median"], rows)
+    spent = ("best epoch", "epoch, median", "memory at most", "read in an epoch")
+    return _grid(["run", *(f"{metric}, {split}" for split in splits), *spent], rows)
+
+
+def _spent(result: Mapping[str, Any]) -> list[str]:
+    """Best epoch, time, memory and bytes read of a finished run."""
+    return [
+        f"{result['best_epoch'] + 1} of {result['epochs']}",
+        _seconds(statistics.median(result["epoch_s"])),
+        format_size(result["peak_growth_bytes"]),
+        format_size(statistics.mean(result["bytes_read"])),
+    ]
 
 
 def _mean(values: Sequence[float | None]) -> str:
@@ -182,14 +212,24 @@ def _how(run: RunFacts) -> Pairs:
     if isinstance(host, dict) and host.keys() >= {"cores", "ram"}:
         gpu = f", {host['gpu']}" if host.get("gpu") else ""
         yield "machine", f"{host['cores']} cores, {format_size(host['ram'])}{gpu}"
-    yield "torch threads", str(run.config.get("threads", "-"))
-    decisive = {key.split(".")[-1] for key, _ in _flat(run.config["decisive"])}
-    yield from ((key, value) for key, value in _flat(run.config["options"]) if key not in decisive)
+    if run.starts:
+        yield "started", run.starts
+    yield from _execution(run)
     if run.result:
-        yield "device", run.result["device"]
         yield "evaluation", run.result["evaluation"]
         yield "weights", run.result["weights_digest"]
         yield "steps", f"{run.result['steps']:,}"
+
+
+def _execution(run: RunFacts) -> Pairs:
+    """Options and choices that decide times and memory alone; threads and device also the last bits of the weights."""
+    yield "torch threads", str(run.config.get("threads", "-"))
+    decisive = {key.split(".")[-1] for key, _ in _flat(run.config["decisive"])}
+    for key, value in _flat(run.config["options"]):
+        if key not in decisive:
+            yield key, format_size(int(value)) if key == "memory" else value
+    if run.result:
+        yield "device used", run.result["device"]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

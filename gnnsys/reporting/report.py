@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gnnsys.errors import ConfigError
-from gnnsys.reporting.facts import read_run
+from gnnsys.reporting.facts import read_runs
 from gnnsys.reporting.page import END, page
 from gnnsys.storage.files import atomic_write, make_output_folder
 from gnnsys.storage.manifest import canonical_json
@@ -38,7 +38,7 @@ def report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
     beside = path.with_suffix(".report.json")
     _refuse_to_replace(path, END.encode())
     _refuse_to_replace(beside, _JSON_END)
-    facts = [read_run(Path(run)) for run in runs]
+    facts = read_runs([Path(run) for run in runs])
     make_output_folder(path.parent)
     document = {"runs": [asdict(one) for one in facts], "written_by": "gnnsys report"}
     atomic_write(beside, canonical_json(finite(document)) + b"\n")

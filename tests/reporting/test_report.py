@@ -20,6 +20,7 @@ from gnnsys.reporting.tensorboard import write_tensorboard
 from gnnsys.training.events import read_events
 from gnnsys.training.folder import read_json, write_json
 from gnnsys.training.run import train_from_config
+from gnnsys.units import format_size
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,10 @@ def test_scores_memory_and_options_are_those_of_the_run(made: Path, tmp_path: Pa
     result = json.loads((made / "run-0" / "result.json").read_text())
     for split in ("train", "valid", "test"):
         assert f"<b>{result['metrics'][split]['acc']:.4g}</b><span>acc on {split}</span>" in text
-    assert f"best epoch of {result['epochs']}" in text
+    assert f"<b>{result['best_epoch'] + 1} of 3</b><span>best epoch</span>" in text
+    assert "<th>memory</th><td>512.0 MiB</td>" in text
+    assert f"gnnsys train -c {made / 'run-0' / 'config.toml'} --out ELSEWHERE" in text
+    assert "interrupted" not in text
     assert result["weights_digest"] in text
     assert "of 512.0 MiB given" in text
     assert "Plan for pool" in text
@@ -233,6 +237,37 @@ def test_waiting_is_the_share_of_all_steps_of_all_epochs(run: Path) -> None:
     assert "<figcaption>Loss</figcaption>" in text
 
 
+def test_a_run_that_went_on_says_so_and_one_in_chunks_shows_its_drift(run: Path) -> None:
+    result = read_json(run / "result.json")
+    drifts = [{"epoch": 1, "loss": 0.123, "exact": 0.456}]
+    write_json(run / "result.json", result | {"resumed_from": "ckpt-000007", "drifts": drifts})
+    text = report([run]).read_text()
+    assert "interrupted and continued" in text
+    assert "<th>started</th><td>2 times, the last time from ckpt-000007</td>" in text
+    assert "<tr><td>2</td><td>0.123</td><td>0.456</td></tr>" in text
+
+
+def test_runs_of_one_name_are_told_apart_and_equal_weights_are_no_seeds(made: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(made / "run-0", tmp_path / name / "run-0")
+    config = read_json(tmp_path / "b" / "run-0" / "config.json")
+    write_json(tmp_path / "b" / "run-0" / "config.json", config | {"threads": 7})
+    text = report([tmp_path / name / "run-0" for name in ("a", "b")], tmp_path / "a.html").read_text()
+    assert "<th>a/run-0</th><th>b/run-0</th>" in text
+    assert "mean ± deviation" not in text
+    assert "<th>does not decide the weights</th>" in text
+    assert "<td>torch threads</td><td>1</td><td>7</td>" in text
+    result = read_json(made / "run-0" / "result.json")
+    assert f"<td>{format_size(result['peak_growth_bytes'])}</td>" in text
+
+
+def test_on_a_phone_numbers_are_whole_and_axes_can_be_read(made: Path, tmp_path: Path) -> None:
+    text = report([made / "run-0"], tmp_path / "a.html").read_text()
+    assert "td{font-variant-numeric:tabular-nums;white-space:nowrap}" in text
+    size, width = int(re.search(r"svg text{[^}]*font-size:(\d+)px", text)[1]), 400 - 2 * (20 + 17)  # type: ignore[index]
+    assert size * width / 560 >= 10
+
+
 def test_ticks_are_round_and_enclose_the_values() -> None:
     text = chart("a", "x", [Line("a", [(0, 0.13), (1, 0.87), (2, float("nan"))])], lambda value: f"{value:.2g}")
     assert re.findall(r">([\d.]+)</text>", text)[:6] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
@@ -247,6 +282,8 @@ def test_tensorboard_reads_back_what_was_written(made: Path, tmp_path: Path) -> 
 
     facts = read_run(made / "run-0")
     write_tensorboard(facts, tmp_path)
+    write_tensorboard(facts, tmp_path)
+    assert len([*(tmp_path / "run-0").iterdir()]) == 1
     found = EventAccumulator(str(tmp_path / "run-0")).Reload()
     assert [event.step for event in found.Scalars("train/loss")] == [0, 1, 2]
     assert [event.value for event in found.Scalars("train/loss")] == pytest.approx([e.loss for e in facts.epochs])
