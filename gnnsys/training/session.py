@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import gnnsys
 from gnnsys.budget import GrowthMeter, counted_bytes, give_back_freed_blocks
 from gnnsys.errors import ConfigError, InterruptedWorkError
 from gnnsys.models.fold import layers_of, refuse_folded
@@ -189,7 +190,8 @@ def _host(device: torch.device) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    own = {"gnnsys": gnnsys.__version__, "python": platform.python_version()}
+    return {**own, "torch": torch.__version__, "numpy": np.__version__}
 
 
 class _Session:
