@@ -92,7 +92,7 @@ def _axes(frame: _Frame, ticks: Sequence[float], x_title: str, show: Callable[[f
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 6:.1f}" text-anchor="end">{escape(show(value))}</text>')
     for value in sorted({round(v) for v in _ticks(frame.left, frame.right) if frame.left <= v <= frame.right}):
         parts.append(f'<text x="{frame.x(value):.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{value:,}</text>')
-    parts.append(f'<text x="{_LEFT - 8}" y="{_HEIGHT - 10}" text-anchor="end">{escape(x_title)}</text>')
+    parts.append(f'<text x="{_LEFT - 20}" y="{_HEIGHT - 10}" text-anchor="end">{escape(x_title)}</text>')
     return "".join(parts)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from gnnsys.reporting.charts import Line, chart
 from gnnsys.reporting.facts import RunFacts
 from gnnsys.reporting.style import STYLE
+from gnnsys.training.config import NOT_DECISIVE
 from gnnsys.units import format_size
 
 Pairs = Iterable[tuple[str, str]]
@@ -224,9 +225,8 @@ def _how(run: RunFacts) -> Pairs:
 def _execution(run: RunFacts) -> Pairs:
     """Options and choices that decide times and memory alone; threads and device also the last bits of the weights."""
     yield "torch threads", str(run.config.get("threads", "-"))
-    decisive = {key.split(".")[-1] for key, _ in _flat(run.config["decisive"])}
     for key, value in _flat(run.config["options"]):
-        if key not in decisive:
+        if key in NOT_DECISIVE and key != "threads":
             yield key, format_size(int(value)) if key == "memory" else value
     if run.result:
         yield "device used", run.result["device"]
