@@ -6,17 +6,20 @@ are of the weights that were best on `valid`, with all neighbours, layer by laye
 
 import argparse
 import json
+import os
 import platform
 import statistics
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import _results
-import psutil
+import torch
 
 import gnnsys as gs
+from gnnsys.errors import GnnsysError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,15 @@ class Entry:
 
 
 def run(entry: Entry) -> None:
+    """`work`, with the errors of gnnsys as it tells them."""
+    try:
+        work(entry)
+    except GnnsysError as error:
+        print(f"error {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def work(entry: Entry) -> None:
     """Read the command line, do the work, print the entry and write it as JSON."""
     given = _arguments(entry)
     started = time.perf_counter()
@@ -73,11 +85,17 @@ def run(entry: Entry) -> None:
             lr=entry.lr,
             seed=seed,
             memory=given.memory,
-            out=given.work / f"run-{seed}",
+            out=given.work / f"run-{given.epochs}-{seed}",
         )
         runs.append(done.result)
         print(f"seed {seed}: " + ", ".join(f"{s} {m['acc']:.2%}" for s, m in done.metrics.items()), flush=True)
     _report(entry, given, runs, parameters, prepared)
+
+
+def _hardware(device: str) -> str:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    used = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {used}, {platform.machine()}"
 
 
 def _arguments(entry: Entry) -> argparse.Namespace:
@@ -108,8 +126,7 @@ def _report(
         "epoch_s": statistics.median(epochs),
         "peak_growth_bytes": max(run["peak_growth_bytes"] for run in runs),
         "evaluation": runs[0]["evaluation"],
-        "hardware": f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, "
-        f"{runs[0]['device']}, {platform.machine()}",
+        "hardware": _hardware(runs[0]["device"]),
     }
     path = given.work / "entry.json"
     path.write_text(json.dumps(result, indent=1) + "\n")

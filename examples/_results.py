@@ -18,8 +18,10 @@ def arguments(argv: Sequence[str], default: str) -> tuple[Path, Path]:
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """Such as `82.64% ± 0.62%`."""
-    return f"{statistics.mean(values):.2%} ± {statistics.stdev(values):.2%}" if len(values) > 1 else "none"
+    """Such as `82.64% ± 0.62%`; of one value there is no deviation."""
+    if len(values) < 2:
+        return f"{values[0]:.2%}" if values else "none"
+    return f"{statistics.mean(values):.2%} ± {statistics.stdev(values):.2%}"
 
 
 def save(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def train(loader: gs.Loader, options: argparse.Namespace, rank: int, world: int)
     if saved.exists():
         step = restore(torch.load(saved, weights_only=True), net, optimizer, loader)
     per_rank = options.batches_per_step // world
+    if per_rank < 1:
+        sys.exit(f"--batches-per-step {options.batches_per_step} is less than one batch for each of {world} ranks")
     for epoch in range(loader.state_dict()["epoch"], options.epochs):
         batches = iter(loader)
         for _ in range(steps_left(loader, per_rank, world)):
@@ -55,7 +58,7 @@ def train(loader: gs.Loader, options: argparse.Namespace, rank: int, world: int)
             optimizer.step()
             step += 1
             if rank == 0:
-                torch.save({**states(net, optimizer, loader), "step": step}, saved)
+                replace(saved, {**states(net, optimizer, loader), "step": step})
             if step == options.stop_after:
                 return
         loader.set_epoch(epoch + 1)
@@ -93,6 +96,13 @@ def steps_left(loader: gs.Loader, per_rank: int, world: int) -> int:
     if world > 1:
         dist.all_reduce(left, op=dist.ReduceOp.MAX)
     return -(-int(left) // per_rank)
+
+
+def replace(path: Path, state: dict[str, object]) -> None:
+    """Write beside it first: a kill in the middle leaves the earlier one whole."""
+    beside = path.with_suffix(".tmp")
+    torch.save(state, beside)
+    beside.replace(path)
 
 
 def states(net: nn.Module, optimizer: torch.optim.Optimizer, loader: gs.Loader) -> dict[str, object]:

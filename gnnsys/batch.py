@@ -55,6 +55,9 @@ class Block:
     etype: Tensor | None = None
     """(E,) int32; type of every edge when the graph has several."""
 
+    def __repr__(self) -> str:
+        return f"Block({self.num_src} -> {self.num_dst} nodes, {self.num_edges} edges, device={self.indices.device})"
+
     @property
     def num_src(self) -> int:
         return len(self.degree)
@@ -166,6 +169,14 @@ class Batch:
     etype: Tensor | None = None
     io: Mapping[str, float] = field(default_factory=dict)
     """What it cost to make this batch: `bytes_read` and seconds per stage."""
+
+    def __repr__(self) -> str:
+        """Sizes alone: a batch is millions of numbers."""
+        tables = self.x if isinstance(self.x, dict) else {"x": self.x} if self.x is not None else {}
+        rows = "".join(f", {name}={tuple(t.shape)} {str(t.dtype)[6:]}" for name, t in tables.items())
+        edges = [block.num_edges for block in self.blocks]
+        sizes = f"seeds={len(self.seeds)}, nodes={len(self.n_id)}, edges={edges}{rows}"
+        return f"Batch({self.index}: {sizes}, device={self.n_id.device})"
 
     @property
     def sampled_blocks(self) -> tuple[Block, ...]:

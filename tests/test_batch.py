@@ -38,6 +38,12 @@ def test_to_moves_every_tensor_also_inside_blocks_and_tables() -> None:
     assert places == {"meta"}
 
 
+def test_what_is_shown_is_sizes() -> None:
+    batch = _batch()
+    assert repr(batch) == "Batch(0: seeds=2, nodes=3, edges=[3], x=(3, 2) float32, device=cpu)"
+    assert repr(batch.blocks[0]) == "Block(3 -> 2 nodes, 3 edges, device=cpu)"
+
+
 def test_a_batch_without_hops_has_no_edges() -> None:
     seeds = torch.tensor([3])
     batch = Batch(seeds=seeds, n_id=seeds, num_nodes=(1,), blocks=(), degree=torch.zeros(1, dtype=torch.int32))

@@ -29,13 +29,37 @@ def test_a_leaderboard_entry_has_what_a_leaderboard_asks_for(name: str, classes:
     )
     assert child.returncode == 0, child.stderr
     entry = json.loads((work / "entry.json").read_text())
-    runs = [json.loads((work / f"run-{seed}" / "result.json").read_text()) for seed in range(2)]
+    runs = [json.loads((work / f"run-1-{seed}" / "result.json").read_text()) for seed in range(2)]
     assert entry["scores"]["test"] == [run["metrics"]["test"]["acc"] for run in runs]
     assert runs[0]["weights_digest"] != runs[1]["weights_digest"]
     # SAGE: a matrix for the node itself, one for its neighbours, a bias
     widths = [6, 256, 256, classes]
     assert entry["parameters"] == sum(2 * a * b + b for a, b in pairwise(widths))
     assert all(word in child.stdout for word in ("2 seeds", "parameters", "test  accuracy", "±", "cores"))
+
+
+def test_a_first_try_of_one_seed_has_a_score_and_what_is_missing_is_said_in_a_line(tmp_path: Path) -> None:
+    root = tmp_path / "dataset"
+    root.mkdir()
+    all_sets(root)
+    for given, code, said in (("dataset", 0, "test  accuracy"), ("dataset/ogbn_arxiv", 5, "GS-IN-135")):
+        command = [
+            sys.executable,
+            str(EXAMPLES / "ogbn_arxiv.py"),
+            str(tmp_path / given),
+            "--work",
+            str(tmp_path / "w"),
+        ]
+        child = subprocess.run(
+            [*command, "--seeds", "1", "--epochs", "1", "--memory", "512MiB"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert child.returncode == code, child.stderr
+        assert said in child.stdout + child.stderr
+        assert "Traceback" not in child.stderr
+        assert "accuracy none" not in child.stdout
 
 
 def test_predictions_of_mag240m_are_what_its_evaluator_takes(tmp_path: Path) -> None:

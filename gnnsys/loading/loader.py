@@ -116,6 +116,10 @@ class Loader:
         self._pid = os.getpid()
         self._closed = False
 
+    def __repr__(self) -> str:
+        place = f"epoch {self._epoch}, batch {self._next} of {len(self)}"
+        return f"Loader({str(self._opened.path)!r}, {place}, workers={self.workers}, device={self.device})"
+
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
         rank, world_size = int(self._order["rank"]), int(self._order["world_size"])

@@ -39,13 +39,14 @@ from gnnsys.storage.generation import Generation
 from gnnsys.storage.hint import resolve_store, write_hint
 from gnnsys.storage.lock import WriterLock
 from gnnsys.storage.manifest import NAME as MANIFEST
-from gnnsys.storage.manifest import Manifest, artefact_id, read_manifest, write_manifest
+from gnnsys.storage.manifest import Manifest, artefact_id, kind_of, read_manifest, write_manifest
 from gnnsys.storage.pack import FORMAT, VERSION, Pack, generation_name
 from gnnsys.storage.packing import CACHED_NODE_BYTES, SHARD_BYTES, Folding, write_generation
 from gnnsys.storage.plan_file import NAME as PLAN
 from gnnsys.storage.plan_file import plan_document, read_plan
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.stage import refuse_foreign
+from gnnsys.storage.store import FORMAT as STORE_FORMAT
 from gnnsys.storage.store import Store
 from gnnsys.storage.threads import num_workers
 
@@ -54,7 +55,7 @@ _COPY_BYTES = 4 << 20
 
 
 def pack(
-    source: Store | Pool,
+    source: Store | Pool | str | Path,
     out: str | Path,
     *,
     seeds: str | Seeds | Sequence[int] | np.ndarray = "train",
@@ -80,7 +81,8 @@ def pack(
 
     Args:
         source: a Store, sampled first with `seeds`, `fanouts`, `batch_size`, `seed`, `order` and `weights` (see
-            `sample`), or a Pool, whose files are linked into the pack (copied where they cannot be).
+            `sample`), or a Pool, whose files are linked into the pack (copied where they cannot be); or where either
+            is.
         memory: of packing, and of the training that the plan is for.
         disk, epochs, layout, aggregate, device_memory: see `plan`.
         plan: follow this one, made for the same pool; `memory` is then only that of packing.
@@ -98,6 +100,7 @@ def pack(
         CorruptStoreError: an input, or unfinished work, fails its checksum.
     """
     out = Path(out)
+    source = _opened(source)
     request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)
     threads = num_workers(workers)
     _check(source, fanouts, weights, plan)
@@ -227,6 +230,12 @@ class _Job:
             self._pool, store.num_nodes, store.row_bytes(), budget, self._workers, self._progress, hops
         )
         return hottest_nodes(access, hottest_rows(access, rows))
+
+
+def _opened(source: Store | Pool | str | Path) -> Store | Pool:
+    if not isinstance(source, str | Path):
+        return source
+    return Store.open(source) if kind_of(Path(source)) == STORE_FORMAT else Pool.open(source)
 
 
 def _check(source: Store | Pool, fanouts: Sequence[int] | None, weights: np.ndarray | None, plan: Plan | None) -> None:

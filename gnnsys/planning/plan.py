@@ -29,7 +29,7 @@ __all__ = ["Plan", "estimate", "plan", "planned"]
 
 
 def plan(
-    pool: Pool,
+    pool: Pool | str | Path,
     store: Store | str | Path | None = None,
     *,
     memory: int | str = DEFAULT_MEMORY,
@@ -45,7 +45,7 @@ def plan(
     """Price every layout of `pool` exactly, in two passes over its ids per way to pack, and choose one.
 
     Args:
-        pool: the batches.
+        pool: the batches, or where they are.
         store: the Store they were sampled from, or where it is; the pool's hint when None.
         memory: `--memory` of packing and of training.
         device_memory: 0; a cache on the device is not there yet.
@@ -62,6 +62,7 @@ def plan(
         ConfigError: an option is out of range.
         InputDataError: the Store is not there, is another one, or has no features.
     """
+    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
     found = resolve_store(pool.path, store)
     request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)
     return planned(pool, found, request, workers=workers, speeds=speeds, progress=progress)[0]

@@ -54,8 +54,10 @@ def test_packing_a_store_and_packing_its_pool_give_the_same_pack(
     pack: Callable[..., Pack], store: Store, speeds: Speeds, tmp_path: Path
 ) -> None:
     pool = gs.sample(store, tmp_path / "pool", **SAMPLING)
-    from_pool = gs.pack(pool, tmp_path / "from-pool", store=store, memory="16MiB", speeds=speeds)
+    from_pool = gs.pack(str(pool.path), tmp_path / "from-pool", store=store, memory="16MiB", speeds=speeds)
     from_store = pack()
+    by_path = gs.pack(store.path, tmp_path / "by-path", memory="16MiB", speeds=speeds, **SAMPLING)
+    assert by_path.digest == from_store.digest
     assert (from_pool.id, from_pool.digest) == (from_store.id, from_store.digest)
     assert from_pool.pool.digest == pool.digest
 
