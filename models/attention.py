@@ -47,6 +47,8 @@ class _Attention(nn.Module):
         self, in_channels: int, out_channels: int, *, dropout: float = 0.0, last: bool = False, heads: int = HEADS
     ) -> None:
         super().__init__()
+        if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1:
+            raise ConfigError("GS-CFG-854", f"heads is {heads!r}; it must be a whole number of at least 1")
         if not last and out_channels % heads:
             raise ConfigError(
                 "GS-CFG-851",

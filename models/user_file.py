@@ -62,9 +62,9 @@ def _is_users(variables: Mapping[str, Any]) -> bool:
 def _split(spec: str) -> tuple[Path, str]:
     file, colon, class_name = spec.rpartition(":")
     if not colon or not file.endswith(".py"):
-        raise ConfigError("GS-CFG-605", f"{spec!r} names no class in a file", hint="Write it like my_model.py:Net.")
+        raise ConfigError("GS-CFG-614", f"{spec!r} names no class in a file", hint="Write it like my_model.py:Net.")
     if not Path(file).is_file():
-        raise ConfigError("GS-CFG-606", f"{file}: there is no such file", hint="The path is relative to this folder.")
+        raise ConfigError("GS-CFG-615", f"{file}: there is no such file", hint="The path is relative to this folder.")
     return Path(file), class_name
 
 
@@ -76,7 +76,7 @@ def _class(spec: str) -> type[nn.Module]:
         return kind
     offered = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
     raise ConfigError(
-        "GS-CFG-607",
+        "GS-CFG-616",
         f"{file} has no torch module class named {class_name!r}",
         hint=f"Classes in it: {', '.join(offered) or 'none'}.",
     )

@@ -326,7 +326,7 @@ USAGE: list[tuple[str, tuple[str, ...], int, str, str]] = [
         "needs at least --memory",
     ),
     ("unknown model", ("train", "{m}/pack", "--out", "{o}", "--model", "sgae"), 3, "GS-CFG-604", "sage"),
-    ("no such model file", ("train", "{m}/pack", "--out", "{o}", "--model", "no.py:Net"), 3, "GS-CFG-606", "no.py"),
+    ("no such model file", ("train", "{m}/pack", "--out", "{o}", "--model", "no.py:Net"), 3, "GS-CFG-615", "no.py"),
     (
         "rocauc of 3 classes",
         ("train", "{m}/pack", "--out", "{o}", "--metric", "rocauc"),

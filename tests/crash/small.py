@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gnnsys as gs
@@ -41,6 +43,20 @@ def _pack(world: Path, out: Path) -> str:
     return pack.digest
 
 
+def _add(world: Path, out: Path) -> str:
+    """Into a copy of the Store, which is there as a whole or not at all."""
+    if not out.exists():
+        beside = out.with_name(f"{out.name}-copy-{os.getpid()}")
+        shutil.copytree(world / "store", beside)
+        beside.rename(out)
+    table = np.arange(900, dtype=np.float32).reshape(300, 3)
+    made = gs.add(out, tables={"emb": table}, splits={"mine": np.arange(0, 300, 7)})
+    return "".join(digest_file(made.path / "added" / part) for part in ADDED)
+
+
+ADDED = ("table-emb/tables/emb.bin", "split-mine/splits/mine.bin")
+
+
 def _train(world: Path, out: Path) -> str:
     options = {"epochs": 2, "threads": 1, "workers": 1, "memory": "512MiB", "checkpoint_steps": 2}
     run = gs.train(_model(), gs.Pack.open(world / "pack"), task=gs.NodeClassification(3), out=out, **options)
@@ -55,6 +71,7 @@ def _predict(world: Path, out: Path) -> str:
 
 VERBS: Mapping[str, tuple[Callable[[Path, Path], str], int]] = {
     "ingest": (_ingest, 20),
+    "add": (_add, 10),
     "sample": (_sample, 20),
     "pack": (_pack, 20),
     "train": (_train, 3),

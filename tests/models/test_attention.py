@@ -96,3 +96,9 @@ def test_heads_that_do_not_divide_the_hidden_width_are_refused_with_one_that_doe
     with pytest.raises(ConfigError, match="3 heads do not divide 16") as refused:
         build("gat", in_channels=5, hidden_channels=16, num_layers=2, out_channels=3, heads=3)
     assert "--hidden 18" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("heads", [0, -1, "4", True, 2.0])
+def test_what_is_no_number_of_heads_is_refused(heads: Any) -> None:
+    with pytest.raises(ConfigError, match="GS-CFG-854"):
+        build("gat", in_channels=5, hidden_channels=16, num_layers=1, out_channels=3, heads=heads)
