@@ -62,6 +62,12 @@ def plan(
         ConfigError: an option is out of range.
         InputDataError: the Store is not there, is another one, or has no features.
     """
+    if isinstance(pool, Store):
+        raise ConfigError(
+            "GS-CFG-309",
+            f"{pool.path}: a Store has no batches to plan for",
+            hint="Sample it first: gs.sample(store, ..).",
+        )
     pool = pool if isinstance(pool, Pool) else Pool.open(pool)
     found = resolve_store(pool.path, store)
     request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)

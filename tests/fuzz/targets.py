@@ -189,11 +189,12 @@ def _text_samples(golden: Path) -> list[bytes]:
 
 
 def _parse_text(data: bytes, room: Path) -> None:
-    """As edges beside good labels, as labels beside good edges, and packed."""
+    """As edges, with weights in the third column, as labels beside good edges, and packed."""
     path, good, packed = _file(room, "a.csv", data), room / "edges.csv", room / "a.csv.gz"
     good.write_bytes(b"0,1\n1,2\n2,3\n")
     packed.write_bytes(gzip.compress(data, 0))
     _refused(_ingest, room, f"edges:{path}")
+    _refused(_ingest, room, f"edges:{path}", edge_weights=3)
     _refused(_ingest, room, f"edges:{good}", labels=path)
     _ingest(room, f"edges:{packed}")
 

@@ -239,3 +239,9 @@ def test_a_loaded_pack_prints_the_explanation_it_was_made_with(
     made = plan(pool, store, memory="16MiB", layout="packed", speeds=speeds)
     gs.pack(pool, tmp_path / "pack", plan=made, store=store, memory="16MiB")
     assert str(Pack.open(tmp_path / "pack").plan) == str(made)
+
+
+def test_a_pool_may_be_named_by_its_folder_and_a_store_is_refused(pool: Pool, store: Store, speeds: Speeds) -> None:
+    assert plan(pool.path, store, speeds=speeds).to_json() == plan(pool, store, speeds=speeds).to_json()
+    with pytest.raises(ConfigError, match=r"GS-CFG-309.*no batches"):
+        plan(store)  # type: ignore[arg-type]
