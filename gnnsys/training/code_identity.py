@@ -39,18 +39,22 @@ def _told(value: Any, around: tuple[int, ...]) -> str:
         return f"mapping {_several(sorted(value.items(), key=lambda item: str(item[0])), around)}"
     if isinstance(value, tuple | list):
         return _several(value, around)
+    if isinstance(value, set | frozenset):  # their order is another one in every process
+        return "set " + ", ".join(sorted(_told(each, around) for each in value))
     return _told_object(value, around)
 
 
 def _told_object(value: Any, around: tuple[int, ...]) -> str:
+    """Callables by what they hold, values by themselves, anything else (a module, a Store) by its kind or name."""
     if isinstance(value, torch.Tensor | np.ndarray):
         array = value.detach().cpu().float().numpy() if isinstance(value, torch.Tensor) else value
         return f"{value.dtype} {array.shape} {hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}"
-    if value is None or isinstance(value, bool | int | float | str | bytes | complex | frozenset):
+    if value is None or isinstance(value, bool | int | float | str | bytes | complex | torch.dtype | torch.device):
         return repr(value)
-    kind = getattr(value, "__qualname__", None) or type(value).__qualname__
-    held = {} if isinstance(value, type) else getattr(value, "__dict__", {})
-    return f"{kind} {_told(held, around) if held else ''}"
+    named = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if named or not callable(value):
+        return f"{type(value).__qualname__} {named or ''}"
+    return f"{type(value).__qualname__} {_told(getattr(value, '__dict__', {}), around)}"
 
 
 def _several(values: Any, around: tuple[int, ...]) -> str:

@@ -15,8 +15,10 @@ from gnnsys.storage.store import Store
 
 def weights_of_training(
     opened: Pack | Pool | Store, graph: Store, loader: Loader | None, by_weight: bool
-) -> np.ndarray | None:
-    """(E,) what the edges are drawn by, None for uniformly; says so where `graph` has weights that nothing uses.
+) -> tuple[np.ndarray | None, str | None]:
+    """(E,) what the edges are drawn by and its digest, None for uniformly.
+
+    A warning says so where `graph` has weights that nothing uses.
 
     Args:
         loader: the caller's own, which decides.
@@ -27,17 +29,19 @@ def weights_of_training(
     else:
         pool = opened.pool if isinstance(opened, Pack) else opened
         digest = pool.manifest.parameters["weights"]
+        found = None if digest is None else stored_weights(graph, str(digest))
         if digest is not None:
-            return stored_weights(graph, str(digest))
-        found = None
-    if found is None and graph.edge_weights() is not None:
+            return found, None if found is None else str(digest)
+    if found is not None:
+        return found, digest_of_weights(np.ascontiguousarray(found, dtype=np.float32))
+    if graph.edge_weights() is not None:
         warnings.warn(
             f"GS-CFG-975: the edges of {graph.path} have weights, which change nothing here: neighbours are drawn "
             "uniformly (--weighted draws by weight), and layers count every edge once",
             RuntimeWarning,
             stacklevel=2,
         )
-    return found
+    return None, None
 
 
 def stored_weights(graph: Store, digest: str) -> np.ndarray | None:

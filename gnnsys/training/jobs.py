@@ -19,7 +19,7 @@ from gnnsys.loading.opening import open_source, packed_generation
 from gnnsys.models.fold import layers_of
 from gnnsys.models.registry import NAMES, build, identity
 from gnnsys.pipeline.ranks import world
-from gnnsys.samplers.draws import digest_of_weights, drawn_by
+from gnnsys.samplers.draws import drawn_by
 from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.pack import Pack
@@ -64,7 +64,7 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
         task=task,
         store=graph,
         decisive=_decisive(config, opened, graph, task, {**sizes, **identity(config.model)}),
-        **_scoring(config, opened, graph, task),
+        **_scoring(config, opened, graph, task, trained),
         make_model=lambda: build(config.model, **sizes),
         make_loader=_loader_maker(opened, graph, task, config),
         repeat={"source": opened.path, **({"store": graph.path} if store is not None else {})},
@@ -92,6 +92,7 @@ def job_of_model(
     graph = opened if isinstance(opened, Store) else _store_if_there(opened, store)
     of_model = {"model": type(model).__qualname__, "layers": config.layers or len(layers_of(model) or ()) or None}
     config = fitted(config.model_copy(update=of_model), opened, loader)
+    trained = None if graph is None else _trained_nodes(opened, graph, task, loader)
     make_loader = _loader_maker(opened, graph, task, config) if loader is None else lambda _device, _part: loader
     described = getattr(model, "built_as", None) or {"name": config.model, "parameters": shapes_digest(model)}
     decisive = _decisive(config, opened, graph, task, dict(described))
@@ -103,7 +104,7 @@ def job_of_model(
         task=task,
         store=graph,
         decisive=decisive,
-        **_scoring(config, opened, graph, task, loader),
+        **_scoring(config, opened, graph, task, trained, loader),
         make_model=lambda: model,
         make_loader=make_loader,
         own_loader=loader is None,
@@ -111,17 +112,21 @@ def job_of_model(
 
 
 def _scoring(
-    config: TrainConfig, opened: Opened, graph: Store | None, task: Task, loader: Loader | None = None
+    config: TrainConfig,
+    opened: Opened,
+    graph: Store | None,
+    task: Task,
+    trained: np.ndarray | None,
+    loader: Loader | None = None,
 ) -> dict[str, Any]:
     """The part of a Job that says how its run is scored, checked; what of it a later evaluation must know is a hint."""
-    hints = {"source_path": str(opened.path), "outputs": meaning_of_outputs(task), "edge_weights": None}
+    hints: dict[str, str | None] = {"source_path": str(opened.path), "outputs": meaning_of_outputs(task)}
+    hints["edge_weights"] = None
     if graph is None:
         return {"hints": hints}
     scored = scored_beside(graph, _trained_split(opened, graph, loader))
-    check_splits(task, graph, _trained_nodes(opened, graph, task, loader), scored)
-    weights = weights_of_training(opened, graph, loader, config.weighted)
-    if weights is not None:
-        hints["edge_weights"] = digest_of_weights(np.ascontiguousarray(weights, dtype=np.float32))
+    check_splits(task, graph, trained, scored)
+    weights, hints["edge_weights"] = weights_of_training(opened, graph, loader, config.weighted)
     return {"hints": hints, "scored": scored, "weights": weights}
 
 

@@ -62,10 +62,15 @@ def step_growth(work: StepWork, batch: Batch, meter: GrowthMeter) -> int:
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     state = copy.deepcopy(task.state_dict()) if hasattr(task, "state_dict") else None
     was_training = model.training
+
+    def rehearse_and_trim() -> None:
+        work.rehearse(batch)
+        trim()
+
     model.train()
     try:
         if batch.seeds.is_cuda:
-            meter.leave_out(lambda: work.rehearse(batch))
+            meter.leave_out(rehearse_and_trim)
         return growth_of(lambda: work.rehearse(batch))
     finally:
         model.train(was_training)

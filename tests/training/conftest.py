@@ -124,3 +124,17 @@ def make_trainer(tmp_path: Path, one_thread: None) -> MakeTrainer:
         return trainer
 
     return make
+
+
+class StopAfter(threading.Event):
+    """A stop flag that is set once it was looked at that often."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._left = looks
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            self.set()
+        return super().is_set()

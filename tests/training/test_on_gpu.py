@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import gnnsys as gs
 from gnnsys.errors import InterruptedWorkError
 from gnnsys.models.registry import NAMES
 from tests.graphs import ingest_arrays
+from tests.training.conftest import StopAfter
 
 pytestmark = [
     pytest.mark.gpu,
@@ -76,18 +76,6 @@ def test_losses_are_those_of_the_cpu(train: Train, name: str) -> None:
 def test_weights_do_not_depend_on_where_rows_come_from(train: Train, options: dict[str, Any]) -> None:
     plain = train("plain", micro_batches=options.get("micro_batches", 1))
     assert train("other", workers=1, prefetch=1, **options).result["weights_digest"] == plain.result["weights_digest"]
-
-
-class StopAfter(threading.Event):
-    """Set after it was looked at so often."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self._left = looks
-
-    def is_set(self) -> bool:
-        self._left -= 1
-        return self._left < 0 or super().is_set()
 
 
 @pytest.mark.parametrize("looks", [2, 5])

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from gnnsys.training.run import train_from_config
 from gnnsys.training.tensors import weights_digest
 from gnnsys.units import format_size, parse_size
 from tests.graphs import ingest_arrays
+from tests.training.conftest import StopAfter
 
 NODES, COLUMNS, CLASSES = 160, 7, 3
 OPTIONS: dict[str, Any] = {"hidden": 8, "lr": 0.02, "epochs": 3, "dropout": 0.3, "memory": "512MiB", "threads": 1}
@@ -136,20 +136,6 @@ def test_bytes_read_equal_bytes_planned(train: Train, packs: dict[str, gs.Pack])
     result = train(source=packs["packed"]).result
     assert result["bytes_read"] == result["bytes_planned"]
     assert min(result["bytes_read"]) > 0
-
-
-class StopAfter(threading.Event):
-    """A stop flag that is set once it was looked at that often."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self._left = looks
-
-    def is_set(self) -> bool:
-        self._left -= 1
-        if self._left < 0:
-            self.set()
-        return super().is_set()
 
 
 @pytest.mark.parametrize("looks", [0, 3, 5, 8])
