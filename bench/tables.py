@@ -77,7 +77,7 @@ def _gpu(machine: Mapping[str, Any]) -> str:
 
 def readme_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """The rows that readers compare systems by, peers that could not run left out."""
-    rows = [r for _, report in sorted(reports.items()) for r in report["rows"]]
+    rows = [r for name, report in sorted(reports.items()) if name != "overheads" for r in report["rows"]]
     return rows_table(r for r in rows if r["metric"] in METRICS and r["case"].split(",")[0] != "plan" and r["peer"])
 
 

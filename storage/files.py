@@ -27,6 +27,8 @@ from gnnsys.units import format_size
 PAGE = 4096
 """I/O alignment: sections, chunks and O_DIRECT requests start at multiples of this."""
 
+NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
+"""What the system answers where no file is, or none can be."""
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -273,9 +275,11 @@ def open_read(path: Path, *, num_bytes: int | None = None, flags: int = 0) -> in
         failpoint("file.open")
         # Without O_NONBLOCK a pipe in the place of a file would wait for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags)
-    except (FileNotFoundError, NotADirectoryError):
-        raise CorruptStoreError("GS-STORE-002", f"{path}: the file is missing", hint=_MEND) from None
     except OSError as error:
+        if error.errno in NO_SUCH_FILE:
+            raise CorruptStoreError("GS-STORE-002", f"{path}: the file is missing", hint=_MEND) from None
+        if error.errno == errno.ENAMETOOLONG:
+            raise CorruptStoreError("GS-STORE-002", f"{path}: no file has so long a name") from None
         if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link, a socket
             raise
         raise CorruptStoreError("GS-STORE-003", f"{path}: is not a regular file", hint=_MEND) from None

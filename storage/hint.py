@@ -28,7 +28,8 @@ def write_hint(folder: Path, store_path: Path, store_id: str) -> None:
 def read_hint(folder: Path) -> str | None:
     """The relative path noted in `folder`; None when there is no readable hint."""
     try:
-        return str(json.loads(read_small(folder / NAME))["store"])
+        path = str(json.loads(read_small(folder / NAME))["store"])
+        return None if b"\0" in os.fsencode(path) else path
     except (CorruptStoreError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

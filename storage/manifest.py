@@ -10,6 +10,7 @@ which no digest covers.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -27,7 +28,7 @@ import numpy as np
 
 from gnnsys.errors import CorruptStoreError, InputDataError, InterruptedWorkError, VersionError
 from gnnsys.storage.checksums import digest
-from gnnsys.storage.files import atomic_write, read_small
+from gnnsys.storage.files import NO_SUCH_FILE, atomic_write, read_small
 
 NAME = "manifest.json"
 _BEGUN = (".work", "g000000")
@@ -184,9 +185,11 @@ def _parse(path: Path, kind: str) -> dict[str, Any]:
         if path.lstat().st_size > MAX_BYTES:
             raise CorruptStoreError("GS-STORE-001", f"{path}: larger than {MAX_BYTES} bytes")
         document = json.loads(read_small(path))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in NO_SUCH_FILE:
+            raise
         what = kind.removeprefix("gnnsys-")
-        if any(path.with_name(name).exists() for name in _BEGUN):
+        if error.errno == errno.ENOENT and any(path.with_name(name).exists() for name in _BEGUN):
             raise InterruptedWorkError(
                 "GS-IN-023",
                 f"{path.parent}: the {what} there is not finished ({NAME} is missing)",

@@ -101,7 +101,7 @@ def _split_problems(store: Store) -> Iterator[str]:
             seen[:] = False
         part = store.parts[split_path(name)]
         path, ids = part.path, read_array(part.folder, part.entry)
-        if len(ids) and (ids[0] < 0 or ids[-1] >= store.num_nodes or (np.diff(ids) <= 0).any()):
+        if len(ids) and (ids[0] < 0 or ids[-1] >= store.num_nodes or (ids[1:] <= ids[:-1]).any()):
             yield f"{path}: ids are not ascending within [0, {store.num_nodes})"
             continue
         if seen[ids].any() and not store.manifest.parameters.get("allow_overlap"):

@@ -17,7 +17,7 @@ NODES, COLUMNS, CLASSES = 300, 20, 3
 
 
 def make_golden(folder: Path, seed: int = 0) -> None:
-    """`store` (nodes with names), `pool`, `pack`, `folded` (pre-aggregated) and `run` in `folder`."""
+    """In `folder`: `store` (with names, additions), `pool`, `pack`, `folded` (pre-aggregated), `run`."""
     rng = np.random.default_rng(seed)
     rows = [f"n{i}\tn{(i + 1) % NODES}\n" for i in range(NODES)]
     rows += [f"n{a}\tn{b}\n" for a, b in rng.integers(0, NODES, (4 * NODES, 2)).tolist()]
@@ -33,6 +33,8 @@ def make_golden(folder: Path, seed: int = 0) -> None:
         split="per-class:20/20",
         memory="64MiB",
     )
+    emb, mine = rng.normal(size=(NODES, 4)).astype(np.float32), np.arange(0, NODES, 7)
+    store = gs.add(store, tables={"emb": emb}, splits={"mine": mine}, memory="64MiB")
     sampled = {"fanouts": [4, 3], "batch_size": 16, "seed": 1, "memory": "64MiB"}
     gs.sample(store, folder / "pool", **sampled).close()
     gs.pack(store, folder / "folded", layout="pre-aggregated", aggregate="mean", **sampled).close()

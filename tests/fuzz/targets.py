@@ -31,6 +31,8 @@ from gnnsys.ingestion.archive import Archive
 from gnnsys.ingestion.npy import map_npy
 from gnnsys.storage.checksums import digest
 from gnnsys.storage.generation import Generation
+from gnnsys.storage.hint import NAME as HINT
+from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.manifest import NAME, artefact_id, canonical_json, read_manifest
 from gnnsys.storage.plan_file import read_plan
 from gnnsys.storage.pool import Pool
@@ -369,9 +371,10 @@ def _with_file(part: str, read: Callable[[Path], None]) -> Parse:
         files = _files_of(folder)
         file = files[(data[0] if data else 0) % len(files)]
         version = _resealed(data[1:], _sealed_manifest) if file.name == NAME else data[1:]
-        with _in_place_of(file, version), _in_place_of(folder / NAME, (folder / NAME).read_bytes()):
+        home = next(parent for parent in file.parents if (parent / NAME).exists())
+        with _in_place_of(file, version), _in_place_of(home / NAME, (home / NAME).read_bytes()):
             if file.name != NAME:
-                _reseal(folder, file)
+                _reseal(home, file)
             read(folder)
 
     return parse
@@ -462,6 +465,17 @@ def _parse_plan(data: bytes, room: Path) -> None:
         _refused(lambda: str(read_plan(folder)))
 
 
+def _hint_samples(golden: Path) -> list[bytes]:
+    return [(golden / part / HINT).read_bytes() for part in ("pack", "run")]
+
+
+def _parse_hint(data: bytes, room: Path) -> None:
+    for part in ("pack", "run"):
+        folder = room / "golden" / part
+        with _in_place_of(folder / HINT, data):
+            _refused(resolve_store, folder)
+
+
 def _toml_samples(golden: Path) -> list[bytes]:
     write_run_file(golden / "run.toml", TrainConfig(), {"source": golden / "pack", "out": golden / "run"})
     return [(golden / "run.toml").read_bytes(), b'[train]\nsource = "pack"\nmodel = "gcn"\nfanouts = [10, 5]\n']
@@ -491,5 +505,6 @@ TARGETS = {
     "safetensors": Target(_safetensors_samples, _parse_safetensors),
     "run-json": Target(_json_samples, _parse_json),
     "plan": Target(_plan_samples, _parse_plan),
+    "hint": Target(_hint_samples, _parse_hint),
     "run-file": Target(_toml_samples, _parse_toml),
 }
