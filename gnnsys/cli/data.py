@@ -87,7 +87,10 @@ def ingest(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help=f"With edges:FILE, a .npy or one-column text file of labels. {_ROW_OF_NODE}"),
+        typer.Option(
+            help=f"With edges:FILE, a .npy or one-column text file of labels. {_ROW_OF_NODE} Or, where ids are names, "
+            "a text of a name and a class per row, in any order."
+        ),
     ] = None,
     edge_weights: Annotated[
         str | None,

@@ -72,7 +72,8 @@ def ingest(
         dedup: keep one of parallel edges; no_self_loops: leave out edges from a node to itself. Both are counted.
         normalize_features: `row` divides every row of `x` by its sum.
         features, labels: files beside `edges:FILE`, a row per node; where ids are names, row i is that of the i-th
-            name in order of first appearance (`Store.names` gives them). For any source without features they can be
+            name in order of first appearance (`Store.names` gives them), but for labels in a text with a name and a
+            class per row, which stand in any order. For any source without features they can be
             made: `degree` (the in-degree) or `random:COLUMNS[:SEED]` (noise of variance 1).
         edge_weights: of `edges:FILE`: a file, a number per edge, or in which column of the text they are, counted
             from 1.

@@ -10,8 +10,9 @@ import numpy as np
 
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.ingestion.npy import map_npy
-from gnnsys.ingestion.source import Names, Rows, require_file
+from gnnsys.ingestion.source import Names, Rows, require_file, unpacking
 from gnnsys.ingestion.text import EDGES, LABELS, line_of_row, num_columns, parse_columns
+from gnnsys.ingestion.text_labels import parse_labels_by_name
 from gnnsys.ingestion.text_weights import parse_weights
 from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
@@ -26,11 +27,12 @@ class EdgeListSource:
     Args:
         path: `.npy` (E, 2) or (2, E) integers ((2, 2) counts as the latter), else text, `.gz` or plain.
         features: `.npy` (N, F); N is then the number of nodes.
-        labels: `.npy` (N,) or (N, T), or text with one integer per row.
+        labels: `.npy` (N,) or (N, T), or text with one integer per row, or, where ids are names, with a name and an
+            integer per row in any order.
         weights: of the edges: `.npy` (E,), or in which column of the text they are, counted from 1.
 
-    Row i of features and labels belongs to node i; when the ids are names, to the i-th name in order of first
-    appearance.
+    Row i of features and labels without names belongs to node i; when the ids are names, to the i-th name in order of
+    first appearance.
     """
 
     num_classes: int | None = None
@@ -85,9 +87,9 @@ class EdgeListSource:
             if features.ndim != 2:
                 raise InputDataError("GS-IN-123", f"{self._features}: shape {features.shape}, expected (N, F)")
             self.tables = {"x": rows_of_array(features)}
+        self._pairs = self._read_pairs(job)
         if self._labels is not None:
             self.labels = rows_of_array(self._read_labels(job, self._labels))
-        self._pairs = self._read_pairs(job)
         self.num_edges = len(self._pairs)
         self.num_nodes = self._count_nodes()
         weights = self._read_weights(job)
@@ -120,6 +122,10 @@ class EdgeListSource:
 
     def _read_labels(self, job: Job, path: Path) -> np.ndarray:
         if path.suffix != ".npy":
+            with unpacking(path):
+                by_name = self.names is not None and num_columns(path) > 1
+            if self.names is not None and by_name:
+                return parse_labels_by_name(job, path, self.names)
             columns = parse_columns(job, path, LABELS)
             self.header_lines += columns.header
             return columns.values[:, 0]

@@ -187,6 +187,7 @@ def _text_samples(golden: Path) -> list[bytes]:
         b"\xef\xbb\xbf7 8\n8 9\n\n% end\n9 7",
         b"1;0\n0;1\n",
         b"0\n1\n-1\n2\n",
+        b"node,class\na,0\nc,1\nb,-1\n",
     ]
 
 
@@ -194,10 +195,12 @@ def _parse_text(data: bytes, room: Path) -> None:
     """As edges, with weights in the third column, as labels beside good edges, and packed."""
     path, good, packed = _file(room, "a.csv", data), room / "edges.csv", room / "a.csv.gz"
     good.write_bytes(b"0,1\n1,2\n2,3\n")
+    named = _file(room, "named.csv", b"a,b\nb,c\nc,a\n")
     packed.write_bytes(gzip.compress(data, 0))
     _refused(_ingest, room, f"edges:{path}")
     _refused(_ingest, room, f"edges:{path}", edge_weights=3)
     _refused(_ingest, room, f"edges:{good}", labels=path)
+    _refused(_ingest, room, f"edges:{named}", labels=path)
     _ingest(room, f"edges:{packed}")
 
 

@@ -254,6 +254,37 @@ def test_a_label_file_is_one_column_of_numbers(tmp_path: Path, text: str, code: 
     assert "Row i is the class of node i" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["y.csv", "y.tsv.gz"])
+def test_classes_of_named_nodes_may_stand_in_any_order(tmp_path: Path, name: str) -> None:
+    classes = {"d": 1, "a": 0, "c": -1, "b": 2}
+    text = "".join(f"{node}\t{label}\r\n" for node, label in [("node", "class"), *classes.items(), ("d", 1)])
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.replace("\t", ",").encode())
+    store = _ingest(tmp_path, "a,b\nc,d\nd,e\n", labels=file)
+    named = [(node.decode(), label) for node, label in zip(_names(store), store.labels().tolist(), strict=True)]
+    assert named == [("a", 0), ("b", 2), ("c", -1), ("d", 1), ("e", -1)]
+
+
+def _names(store: Store) -> list[bytes]:
+    return [str(name).encode() for name in store.names(np.arange(store.num_nodes))]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a,0\nz,1\n", "row 2 names 'z', which no edge has"),
+        ("a,0\nb,\n", "row 2 has no class in column 2: ''"),
+        ("a,x\n", "row 1 has no class in column 2: 'x'"),
+        ("a,0\nb,1,2\n", "row 2 has 3 columns, expected 2"),
+        ("a,0\nb,1\na,2\n", "row 3 gives 'a' another class than 0, an earlier row's"),
+        ("a,1234567890123456789\n", "row 1 has no class in column 2: '1234567890123456789'"),
+    ],
+)
+def test_a_row_that_gives_no_node_a_class_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(InputDataError, match=rf"GS-IN-179: .*y\.csv {problem}"):
+        _ingest(tmp_path, "a,b\n", labels=_text(tmp_path / "y.csv", text))
+
+
 def test_a_node_beyond_the_feature_rows_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((29, 2)))
     with pytest.raises(InputDataError, match=r"GS-IN-102.*node id 29 is outside \[0, 29\)"):
