@@ -278,8 +278,6 @@ def open_read(path: Path, *, num_bytes: int | None = None, flags: int = 0) -> in
     except OSError as error:
         if error.errno in NO_SUCH_FILE:
             raise CorruptStoreError("GS-STORE-002", f"{path}: the file is missing", hint=_MEND) from None
-        if error.errno == errno.ENAMETOOLONG:
-            raise CorruptStoreError("GS-STORE-002", f"{path}: no file has so long a name") from None
         if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link, a socket
             raise
         raise CorruptStoreError("GS-STORE-003", f"{path}: is not a regular file", hint=_MEND) from None

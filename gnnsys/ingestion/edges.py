@@ -10,7 +10,7 @@ import numpy as np
 
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.ingestion.npy import map_npy
-from gnnsys.ingestion.source import Names, Rows, require_file, unpacking
+from gnnsys.ingestion.source import Names, Rows, require_file
 from gnnsys.ingestion.text import EDGES, LABELS, line_of_row, num_columns, parse_columns
 from gnnsys.ingestion.text_labels import parse_labels_by_name
 from gnnsys.ingestion.text_weights import parse_weights
@@ -122,9 +122,7 @@ class EdgeListSource:
 
     def _read_labels(self, job: Job, path: Path) -> np.ndarray:
         if path.suffix != ".npy":
-            with unpacking(path):
-                by_name = self.names is not None and num_columns(path) > 1
-            if self.names is not None and by_name:
+            if self.names is not None and num_columns(path) > 1:
                 return parse_labels_by_name(job, path, self.names)
             columns = parse_columns(job, path, LABELS)
             self.header_lines += columns.header

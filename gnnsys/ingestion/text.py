@@ -121,7 +121,8 @@ def edge_rows(path: Path) -> Iterator[tuple[int, list[bytes]]]:
 
 def num_columns(path: Path) -> int:
     """Of the first row of a file of edges; 0 where there is none."""
-    return next((len(fields) for _, fields in edge_rows(path)), 0)
+    with unpacking(path):
+        return next((len(fields) for _, fields in edge_rows(path)), 0)
 
 
 class _Parser:
