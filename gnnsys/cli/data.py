@@ -44,6 +44,7 @@ Model = Annotated[
 ]
 Dropout = Annotated[float | None, typer.Option(help="Of that model; what train would take when not given.")]
 
+_NODE_TEXT = "a text with the id of a node and its numbers per row, in any order"
 _ROW_OF_NODE = "Row i is that of node i; where ids are names, of the i-th name in order of first appearance."
 _NOTES = {
     "self_loops": "self loops",
@@ -64,8 +65,10 @@ def ingest(
     ],
     store: Annotated[Path, typer.Argument(help="Folder of the new Store.")],
     memory: Memory = "4GiB",
-    split: Annotated[str | None, typer.Option(help="given | given:K | per-class:20/30 | none")] = None,
-    split_seed: Annotated[int | None, typer.Option(help="Seed of a per-class split; 0 when not given.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="given | given:K | per-class:20/30 (nodes) | random:60/20/20 (percent) | none")
+    ] = None,
+    split_seed: Annotated[int | None, typer.Option(help="Seed of a split that is drawn; 0 when not given.")] = None,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="A node may be in several given splits.")
     ] = False,
@@ -81,16 +84,13 @@ def ingest(
     features: Annotated[
         str | None,
         typer.Option(
-            help=f"With edges:FILE, an (N, F) .npy file. {_ROW_OF_NODE} For graphs without features: degree | "
-            "random:COLUMNS[:SEED]."
+            help=f"With edges:FILE, {_NODE_TEXT}, or an (N, F) .npy file. {_ROW_OF_NODE} For graphs without features: "
+            "degree | random:COLUMNS[:SEED]."
         ),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(
-            help=f"With edges:FILE, a .npy or one-column text file of labels. {_ROW_OF_NODE} Or, where ids are names, "
-            "a text of a name and a class per row, in any order."
-        ),
+        typer.Option(help=f"With edges:FILE, {_NODE_TEXT}, or a .npy or one-column text file. {_ROW_OF_NODE}"),
     ] = None,
     edge_weights: Annotated[
         str | None,

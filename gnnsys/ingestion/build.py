@@ -17,7 +17,7 @@ from gnnsys.ingestion.made_rows import MadeFeatures, made_features
 from gnnsys.ingestion.names import write_names
 from gnnsys.ingestion.open import open_source
 from gnnsys.ingestion.rows import selected_rows, write_table
-from gnnsys.ingestion.sorting import MAX_NODES, Runs, sort_edges
+from gnnsys.ingestion.sorting import MAX_NODES, Runs, refuse_sparse_ids, sort_edges
 from gnnsys.ingestion.source import Rows, Source
 from gnnsys.ingestion.splits import SplitRule, make_splits, parse_split
 from gnnsys.ingestion.topology import Totals, write_topology
@@ -32,8 +32,6 @@ from gnnsys.storage.writer import write_array
 from gnnsys.units import format_size, parse_size
 
 MIN_MEMORY = 16 << 20
-_MAX_NODES_PER_EDGE, _FEW_NODES = 100, 1_000_000
-"""Ids that only the edges tell of may be this sparse: beyond it they are keys of something else."""
 
 
 def ingest(
@@ -64,17 +62,18 @@ def ingest(
         source: `synthetic:powerlaw:nodes=..,edges=..`, `npz:FILE`, `edges:FILE`, `ogb:NAME[:ROOT]`, a
             `torch_geometric.data.Data`, a `DGLGraph`, a scipy sparse matrix, an `ArraySource`, or any other Source.
         memory: what this may grow by; decides how much is sorted at a time, never what is written.
-        split: `given` (the default), `given:K`, `per-class:20/30` or `none`.
-        split_seed: of a per-class split; 0 when None.
+        split: `given` (the default), `given:K`, `per-class:20/30` (so many nodes of every class), `random:60/20/20`
+            (percent of the labelled nodes) or `none`.
+        split_seed: of a split that is drawn; 0 when None.
         allow_overlap: a node may be in several of the given splits.
         largest_component: keep only the largest weakly connected component, nodes renumbered in order.
         undirected: add the reverse of every edge, then keep each ordered pair once.
         dedup: keep one of parallel edges; no_self_loops: leave out edges from a node to itself. Both are counted.
         normalize_features: `row` divides every row of `x` by its sum.
-        features, labels: files beside `edges:FILE`, a row per node; where ids are names, row i is that of the i-th
-            name in order of first appearance (`Store.names` gives them), but for labels in a text with a name and a
-            class per row, which stand in any order. For any source without features they can be
-            made: `degree` (the in-degree) or `random:COLUMNS[:SEED]` (noise of variance 1).
+        features, labels: files beside `edges:FILE`: a text with the id of a node and its numbers per row, in any
+            order, or an array with a row per node in the order of the ids; where ids are names, in that of their
+            first appearance (`Store.names` gives them). For any source without features they can be made: `degree`
+            (the in-degree) or `random:COLUMNS[:SEED]` (noise of variance 1).
         edge_weights: of `edges:FILE`: a file, a number per edge, or in which column of the text they are, counted
             from 1.
         label_kind: `class`, `multilabel` (0 or 1 in every column) or `regression` (numbers); when None, one column
@@ -228,8 +227,8 @@ def _write_splits(
 ) -> dict[str, FileEntry]:
     """The entries of the splits by name; `num_given` nodes were in the source, `num_nodes` were `kept`."""
     given = source.splits if rule.kind == "given" else []
-    # Up to three arrays of node ids live at once while a split is made.
-    num_ids = num_nodes if rule.kind == "per-class" else sum(len(ids) for v in given for ids in v.values())
+    # Up to three arrays of node ids, or of draws, live at once while a split is made.
+    num_ids = num_nodes if rule.drawn else sum(len(ids) for v in given for ids in v.values())
     with job.budget.holding(24 * num_ids, "node ids of the splits"):
         splits = make_splits(rule, given, num_given, kept, found.labels, found.num_classes)
     folder, dtype = job.stage.folder, id_dtype(num_nodes)
@@ -286,14 +285,8 @@ def _num_nodes(source: Source, runs: Runs) -> int:
     num_nodes = runs.max_id + 1 if source.num_nodes is None else source.num_nodes
     if num_nodes > MAX_NODES:
         raise InputDataError("GS-IN-105", f"{num_nodes} nodes; this version stores at most {MAX_NODES}")
-    if source.num_nodes is None and num_nodes > _MAX_NODES_PER_EDGE * source.num_edges + _FEW_NODES:
-        raise InputDataError(
-            "GS-IN-125",
-            f"the largest node id is {runs.max_id:,} among {source.num_edges:,} edges: almost all nodes would be "
-            "isolated",
-            hint="Ids number the nodes from 0. Renumber them, or write them as names (n4711), which are numbered for "
-            "you; if the nodes are there, say how many with --features or --labels.",
-        )
+    if source.num_nodes is None:
+        refuse_sparse_ids(runs.max_id, source.num_edges)
     rows = {**source.tables, **({"labels": source.labels} if source.labels is not None else {})}
     for name, table in rows.items():
         if table.num_rows != num_nodes:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnnsys.errors import ConfigError, InputDataError
+from gnnsys.ingestion.node_text import NodeText, parse_node_text
 from gnnsys.ingestion.npy import map_npy
+from gnnsys.ingestion.sorting import MAX_NODES, refuse_sparse_ids
 from gnnsys.ingestion.source import Names, Rows, require_file
-from gnnsys.ingestion.text import EDGES, LABELS, line_of_row, num_columns, parse_columns
-from gnnsys.ingestion.text_labels import parse_labels_by_name
+from gnnsys.ingestion.text import EDGES, LABELS, edge_rows, line_of_row, num_columns, parse_columns, text_rows
 from gnnsys.ingestion.text_weights import parse_weights
 from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
@@ -20,19 +21,20 @@ from gnnsys.storage.checksums import digest_file
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
 
+_STEP = 1 << 19
+
 
 class EdgeListSource:
     """Edges from one file.
 
     Args:
         path: `.npy` (E, 2) or (2, E) integers ((2, 2) counts as the latter), else text, `.gz` or plain.
-        features: `.npy` (N, F); N is then the number of nodes.
-        labels: `.npy` (N,) or (N, T), or text with one integer per row, or, where ids are names, with a name and an
-            integer per row in any order.
+        features: `.npy` (N, F), N is then the number of nodes, or text with the id of a node and F numbers per row.
+        labels: `.npy` (N,) or (N, T), or text with one integer per row, or with the id of a node and T numbers.
         weights: of the edges: `.npy` (E,), or in which column of the text they are, counted from 1.
 
-    Row i of features and labels without names belongs to node i; when the ids are names, to the i-th name in order of
-    first appearance.
+    Rows with ids stand in any order: all nodes need features, those without a row have no label. Row i of features and
+    labels without ids belongs to node i; when the ids are names, to the i-th name in order of first appearance.
     """
 
     num_classes: int | None = None
@@ -77,26 +79,19 @@ class EdgeListSource:
     def input_bytes(self) -> int:
         # Two 8-byte ids per row of text, whose rows are rarely shorter than 8 bytes; .gz shrinks ids four times.
         factors = {".npy": 0, ".gz": 8}
-        files = filter(None, (self._path, self._labels))
+        files = filter(None, (self._path, self._features, self._labels))
         return sum(file.stat().st_size * factors.get(file.suffix, 2) for file in files)
 
     def prepare(self, job: Job) -> None:
         self.header_lines = 0
-        if self._features is not None:
-            features = map_npy(self._features)
-            if features.ndim != 2:
-                raise InputDataError("GS-IN-123", f"{self._features}: shape {features.shape}, expected (N, F)")
-            self.tables = {"x": rows_of_array(features)}
         self._pairs = self._read_pairs(job)
-        if self._labels is not None:
-            self.labels = rows_of_array(self._read_labels(job, self._labels))
         self.num_edges = len(self._pairs)
-        self.num_nodes = self._count_nodes()
+        self._read_node_rows(job)
         weights = self._read_weights(job)
         self.weights = None if weights is None else rows_of_array(weights)
         if self._path.suffix != ".npy":
             used = 2 if self._weight_column is None else 3
-            self.ignored_columns = max(0, num_columns(self._path) - used)
+            self.ignored_columns = max(0, num_columns(edge_rows(self._path)) - used)
 
     def edges(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         pairs = self._pairs[start:stop]
@@ -120,10 +115,27 @@ class EdgeListSource:
             )
         return pairs.T if pairs.shape[0] == 2 else pairs
 
-    def _read_labels(self, job: Job, path: Path) -> np.ndarray:
+    def _read_node_rows(self, job: Job) -> None:
+        """Features and labels, which with the edges tell how many nodes there are."""
+        features = None if self._features is None else self._read_features(job, self._features)
+        labels = None if self._labels is None else self._read_labels(job, self._labels)
+        self.num_nodes = self._count_nodes(features, labels)
+        if features is not None:
+            self.tables = {"x": _rows(features, self.num_nodes)}
+        self.labels = None if labels is None else _rows(labels, self.num_nodes)
+
+    def _read_features(self, job: Job, path: Path) -> np.ndarray | NodeText:
         if path.suffix != ".npy":
-            if self.names is not None and num_columns(path) > 1:
-                return parse_labels_by_name(job, path, self.names)
+            return self._read_text(job, path, "features", np.float32)
+        features = map_npy(path)
+        if features.ndim != 2:
+            raise InputDataError("GS-IN-123", f"{path}: shape {features.shape}, expected (N, F)")
+        return features
+
+    def _read_labels(self, job: Job, path: Path) -> np.ndarray | NodeText:
+        if path.suffix != ".npy":
+            if num_columns(text_rows(path)) > 1:
+                return self._read_text(job, path, "labels", np.float64)
             columns = parse_columns(job, path, LABELS)
             self.header_lines += columns.header
             return columns.values[:, 0]
@@ -132,13 +144,40 @@ class EdgeListSource:
             raise InputDataError("GS-IN-132", f"{path}: shape {labels.shape}, expected labels (N,) or (N, T)")
         return labels
 
+    def _read_text(self, job: Job, path: Path, role: str, dtype: type[np.generic]) -> NodeText:
+        found = parse_node_text(job, path, role, self.names, dtype)
+        if role == "features":
+            found.require_all(self.names)
+        self.header_lines += found.header
+        return found
+
     def _read_weights(self, job: Job) -> np.ndarray | None:
         if self._weight_column is not None:
             return parse_weights(job, self._path, self._weight_column)
         return None if self._weight_file is None else map_npy(self._weight_file)
 
-    def _count_nodes(self) -> int | None:
+    def _count_nodes(self, features: np.ndarray | NodeText | None, labels: np.ndarray | NodeText | None) -> int | None:
+        """None when only the edges tell."""
         if self.names is not None:
-            return self.names.offsets_path.stat().st_size // 8 - 1
-        rows = [*self.tables.values(), *([self.labels] if self.labels is not None else [])]
-        return rows[0].num_rows if rows else None
+            return len(self.names)
+        if features is None and isinstance(labels, NodeText):  # which need not have a row of every node
+            largest = max(self._largest_id(), labels.num_nodes - 1)
+            refuse_sparse_ids(largest, self.num_edges)
+            return largest + 1
+        told = labels if features is None else features
+        return told.num_nodes if isinstance(told, NodeText) else None if told is None else len(told)
+
+    def _largest_id(self) -> int:
+        """-1 without edges. Ids that no node can have are not counted: whoever sorts edges refuses or drops them."""
+        largest = -1
+        for start in range(0, len(self._pairs), _STEP):
+            pairs = self._pairs[start : start + _STEP]
+            largest = max(largest, int(pairs.max(initial=-1, where=(pairs >= 0) & (pairs < MAX_NODES))))
+        return largest
+
+
+def _rows(given: np.ndarray | NodeText, num_nodes: int | None) -> Rows:
+    if isinstance(given, NodeText):
+        assert num_nodes is not None
+        return given.rows(num_nodes)
+    return rows_of_array(given)

@@ -8,7 +8,6 @@ import numpy as np
 
 from gnnsys.ingestion.job import Job
 from gnnsys.ingestion.source import Names
-from gnnsys.storage.files import map_array
 from gnnsys.storage.manifest import FileEntry
 from gnnsys.storage.store import NAME_BYTES, NAME_OFFSETS
 
@@ -55,8 +54,7 @@ def _numbers(ids: np.ndarray) -> _Named:
 
 
 def _given(names: Names) -> Callable[[np.ndarray], _Named]:
-    offsets = map_array(names.offsets_path, "<i8", (names.offsets_path.stat().st_size // 8,))
-    text = map_array(names.text_path, "|u1", (int(offsets[-1]),))
+    text, offsets = names.mapped()
 
     def of(ids: np.ndarray) -> _Named:
         lengths = offsets[ids + 1] - offsets[ids]

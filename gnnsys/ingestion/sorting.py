@@ -25,6 +25,9 @@ from gnnsys.storage.threads import read_in_order
 MAX_NODES = (1 << 32) - 1
 """Both ends of an edge share one 64-bit key, and the key after the last must fit too."""
 
+_MAX_NODES_PER_EDGE, _FEW_NODES = 100, 1_000_000
+"""Ids that tell how many nodes there are may be this sparse: beyond it they are keys of something else."""
+
 _MIN_BLOCK_EDGES, _MAX_BLOCK_EDGES = 64, 1 << 18
 _BYTES_PER_EDGE = 64
 """Both ends, two keys and temporaries of a source."""
@@ -48,6 +51,17 @@ class Runs:
     @property
     def num_keys(self) -> int:
         return sum(len(run) for run in self.maps)
+
+
+def refuse_sparse_ids(largest: int, num_edges: int) -> None:
+    """Raise InputDataError where so large an id would make almost all nodes isolated ones."""
+    if largest >= _MAX_NODES_PER_EDGE * num_edges + _FEW_NODES:
+        raise InputDataError(
+            "GS-IN-125",
+            f"the largest node id is {largest:,} among {num_edges:,} edges: almost all nodes would be isolated",
+            hint="Ids number the nodes from 0. Renumber them, or write them as names (n4711), which are numbered for "
+            "you; if the nodes are there, say how many with --features, or with --labels that have a row of each.",
+        )
 
 
 def sort_edges(job: Job, source: Source, *, both: bool, drop_bad: bool, loops: bool) -> Runs:

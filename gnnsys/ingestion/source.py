@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from gnnsys.errors import InputDataError
+from gnnsys.storage.files import map_array
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
@@ -62,6 +63,18 @@ class Names:
 
     text_path: Path
     offsets_path: Path
+
+    def __len__(self) -> int:
+        return self.offsets_path.stat().st_size // 8 - 1
+
+    def __getitem__(self, node: int) -> str:
+        text, offsets = self.mapped()
+        return text[offsets[node] : offsets[node + 1]].tobytes().decode()
+
+    def mapped(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bytes, and where each name begins; mapped."""
+        offsets = map_array(self.offsets_path, "<i8", (len(self) + 1,))
+        return map_array(self.text_path, "|u1", (int(offsets[-1]),)), offsets
 
 
 class Source(Protocol):

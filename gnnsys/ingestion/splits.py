@@ -1,4 +1,4 @@
-"""Splits: the given ones checked, or new ones drawn per class, each an ascending file of node ids."""
+"""Splits: the given ones checked, or new ones drawn, each an ascending file of node ids."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gnnsys.errors import ConfigError, InputDataError
-from gnnsys.keys import GOLDEN, derive, mix
+from gnnsys.ingestion import drawn_splits
 from gnnsys.storage.labels import known
 
 _PER_CLASS = re.compile(r"per-class:(\d+)/(\d+)")
+_RANDOM = re.compile(r"random:(\d+)/(\d+)/(\d+)")
 _NAME = re.compile(r"[A-Za-z0-9_+=-]{1,100}")
 _STEP = 1 << 17
 _SCORED = ("train", "valid", "test")
 """Splits without a label are mistakes under these names; others may be there to be predicted."""
-_TAG = 0x5150117
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Which splits a Store gets: `kind` is `given`, `per-class` or `none`."""
+    """Which splits a Store gets: `kind` is `given`, `per-class`, `random` or `none`."""
 
     kind: str
     version: int | None = None
     """Version of the given splits; None takes all of them."""
     train: int = 0
     valid: int = 0
+    """Nodes of every class, or percent of the labelled nodes."""
     seed: int = 0
     asked: bool = False
     """Splits are wanted; without, a source that has none gets none."""
@@ -36,26 +37,33 @@ class SplitRule:
     """A node may be in several of the given splits."""
 
     @property
+    def drawn(self) -> bool:
+        """From all labelled nodes."""
+        return self.kind in ("per-class", "random")
+
+    @property
     def parameters(self) -> str:
         """Canonical spelling for the manifest."""
         if self.kind == "per-class":
             return f"per-class:{self.train}/{self.valid}:{self.seed}"
+        if self.kind == "random":
+            return f"random:{self.train}/{self.valid}/{100 - self.train - self.valid}:{self.seed}"
         return self.kind if self.version is None else f"{self.kind}:{self.version}"
 
 
 def parse_split(text: str | None, seed: int | None = None, overlap: bool = False) -> SplitRule:
-    """The rule of `given`, `given:K`, `per-class:20/30`, `none`; None is `given` where there are any. The seed is 0
-    when None.
+    """The rule of `given`, `given:K`, `per-class:20/30`, `random:60/20/20`, `none`; None is `given` where there are
+    any. The seed is 0 when None.
 
     Raises:
         ConfigError: none of these, or a seed or an overlap for a rule that has no use for it.
     """
     rule = SplitRule("given") if text is None else replace(_rule(text), asked=True)
-    if seed is not None and rule.kind != "per-class":
+    if seed is not None and not rule.drawn:
         raise ConfigError(
             "GS-CFG-108",
             f"--split-seed {seed} was given with --split {rule.parameters}, which draws nothing",
-            hint="Leave it out, or draw a split: --split per-class:20/30.",
+            hint="Leave it out, or draw a split: --split random:60/20/20.",
         )
     if overlap and rule.kind != "given":
         raise ConfigError(
@@ -76,8 +84,14 @@ def _rule(text: str) -> SplitRule:
     match = _PER_CLASS.fullmatch(text)
     if match and int(match[1]) > 0 and int(match[2]) > 0:
         return SplitRule("per-class", train=int(match[1]), valid=int(match[2]))
+    match = _RANDOM.fullmatch(text)
+    if match and all(map(int, match.groups())) and sum(map(int, match.groups())) == 100:
+        return SplitRule("random", train=int(match[1]), valid=int(match[2]))
     raise ConfigError(
-        "GS-CFG-101", f"--split {text!r} is not known", hint="Write given, given:K, per-class:20/30 or none."
+        "GS-CFG-101",
+        f"--split {text!r} is not known",
+        hint="Write given, given:K, per-class:20/30 (nodes of every class), random:60/20/20 (percent of the labelled "
+        "nodes, 100 in all) or none.",
     )
 
 
@@ -103,19 +117,24 @@ def make_splits(
     """
     if rule.kind == "none":
         return {}
-    if rule.kind == "per-class":
-        if labels is None:
-            raise ConfigError("GS-CFG-102", "--split per-class needs labels, the source has none")
-        if labels.ndim > 1:
-            raise ConfigError(
-                "GS-CFG-102", f"--split per-class needs one class per node, the labels have {labels.shape[1]} columns"
-            )
-        splits = _per_class(rule, labels, num_classes)
-    else:
-        splits = _given(rule, versions, num_given, kept)
+    splits = _drawn(rule, labels, num_classes) if rule.drawn else _given(rule, versions, num_given, kept)
     for name, ids in splits.items():
         _check(name, ids, labels)
     return splits
+
+
+def _drawn(rule: SplitRule, labels: np.ndarray | None, num_classes: int) -> dict[str, np.ndarray]:
+    if labels is None:
+        raise ConfigError("GS-CFG-102", f"--split {rule.kind} needs labels, the source has none")
+    if rule.kind == "random":
+        return drawn_splits.random(labels, rule.train, rule.valid, rule.seed)
+    if labels.ndim > 1:
+        raise ConfigError(
+            "GS-CFG-102",
+            f"--split per-class needs one class per node, the labels have {labels.shape[1]} columns",
+            hint="--split random:60/20/20 draws from all labelled nodes.",
+        )
+    return drawn_splits.per_class(labels, num_classes, rule.train, rule.valid, rule.seed)
 
 
 def _given(
@@ -128,7 +147,7 @@ def _given(
         versions = [versions[rule.version]]
     if rule.asked and not versions:
         raise ConfigError(
-            "GS-CFG-103", "--split given: the source has no splits", hint="E.g. --split per-class:20/30, or none."
+            "GS-CFG-103", "--split given: the source has no splits", hint="E.g. --split random:60/20/20, or none."
         )
     out: dict[str, np.ndarray] = {}
     for number, version in enumerate(versions):
@@ -203,48 +222,3 @@ def _check(name: str, ids: np.ndarray, labels: np.ndarray | None) -> None:
         and not any(known(labels[ids[a : a + _STEP]]).any() for a in range(0, len(ids), _STEP))
     ):
         raise InputDataError("GS-IN-144", f"no node of split {name} has a label")
-
-
-def _per_class(rule: SplitRule, labels: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
-    """`train` and `valid`: the nodes of every class with the smallest draws; `test`: all other labelled nodes."""
-    needed = rule.train + rule.valid
-    if num_classes * needed > len(labels):
-        # Told apart from the scarce class below because so many classes may not even fit into a list.
-        raise InputDataError(
-            "GS-IN-145",
-            f"per-class:{rule.train}/{rule.valid} of {num_classes} classes needs {num_classes * needed} nodes, "
-            f"there are {len(labels)}",
-            hint="Ask for fewer nodes per class; classes are numbered from 0 without gaps.",
-        )
-    chosen = _smallest_draws(rule, labels, num_classes)
-    counts = [len(ids) for ids in chosen]
-    if min(counts, default=0) < needed:
-        scarce = int(np.argmin(counts)) if counts else 0
-        raise InputDataError(
-            "GS-IN-145",
-            f"class {scarce} has {min(counts, default=0)} labelled nodes, "
-            f"per-class:{rule.train}/{rule.valid} needs {needed}",
-            hint="Ask for fewer nodes per class.",
-        )
-    taken = np.sort(np.concatenate(chosen))
-    test = [start + np.flatnonzero(labels[start : start + _STEP] >= 0) for start in range(0, len(labels), _STEP)]
-    rest = np.concatenate(test)
-    return {
-        "train": np.sort(np.concatenate([ids[: rule.train] for ids in chosen])),
-        "valid": np.sort(np.concatenate([ids[rule.train :] for ids in chosen])),
-        "test": rest[~np.isin(rest, taken, assume_unique=True)],
-    }
-
-
-def _smallest_draws(rule: SplitRule, labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """Per class the `train + valid` node ids with the smallest draws, in that order. One block of labels at a time."""
-    most = rule.train + rule.valid
-    key = np.uint64(derive(rule.seed, _TAG))
-    ids = [np.empty(0, dtype=np.int64)] * num_classes
-    for start in range(0, len(labels), _STEP):
-        block = np.asarray(labels[start : start + _STEP])
-        for label in np.unique(block[block >= 0]):
-            candidates = np.concatenate([ids[label], start + np.flatnonzero(block == label)])
-            draws = mix(key + candidates.astype(np.uint64) * GOLDEN)
-            ids[label] = candidates[np.argsort(draws, kind="stable")[:most]]
-    return ids

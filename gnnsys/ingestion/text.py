@@ -111,18 +111,36 @@ def line_of_row(path: Path, row: int) -> int:
 
 def edge_rows(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     """Every row of a file of edges: the line it stands on, counted from 1, and all its fields."""
-    with _open(path) as file:
+    with unpacking(path), _open(path) as file:
         start = _sniff(file, path, EDGES)
         file.seek(start.byte)
-        for line, text in enumerate(file, start.line + 1):
-            if data := _data(text):
-                yield line, _fields(data, start.separator)
+        yield from _rows(file, path, start.line, start.separator)
 
 
-def num_columns(path: Path) -> int:
-    """Of the first row of a file of edges; 0 where there is none."""
-    with unpacking(path):
-        return next((len(fields) for _, fields in edge_rows(path)), 0)
+def text_rows(path: Path) -> Iterator[tuple[int, list[bytes]]]:
+    """As `edge_rows`, of any text, with a first line of column names."""
+    with unpacking(path), _open(path) as file:
+        file.seek(_start_byte(file))
+        yield from _rows(file, path, 0, None)
+
+
+def num_columns(rows: Iterator[tuple[int, list[bytes]]]) -> int:
+    """Of the first row; 0 where there is none."""
+    return next((len(fields) for _, fields in rows), 0)
+
+
+def _rows(file: IO[bytes], path: Path, line: int, separator: bytes | None) -> Iterator[tuple[int, list[bytes]]]:
+    """The rows from here on; `line` lines were read before. The first row tells the separator where it is None."""
+    first = True
+    while text := file.readline(MAX_LINE + 1):
+        _refuse_long(text, path, line)
+        line += 1
+        if b"\0" in text:
+            raise bad_row(path, line, text, kernels.NUL, EDGES)
+        if data := _data(text):
+            separator = _separator(data) if first and separator is None else separator
+            first = False
+            yield line, _fields(data, separator)
 
 
 class _Parser:
@@ -206,8 +224,7 @@ class _Dictionary:
             self._offsets.append(np.zeros(1, dtype=np.int64))
 
     def _learn(self, work: Path, count: int) -> None:
-        offsets = map_array(work / "name-offsets.bin", "<i8", (count + 1,))
-        text = map_array(work / "names.bin", "|u1", (int(offsets[-1]),))
+        text, offsets = Names(work / "names.bin", work / "name-offsets.bin").mapped()
         for number in range(count):
             self._number[text[offsets[number] : offsets[number + 1]].tobytes()] = number
         self._account(int(offsets[-1]) + count * _NAME_BYTES)
@@ -291,8 +308,16 @@ def _open(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
+def _start_byte(file: IO[bytes]) -> int:
+    return len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+
+
+def _separator(data: bytes) -> bytes | None:
+    return next((s for s in (b",", b";", b"\t") if s in data), None)
+
+
 def _sniff(file: IO[bytes], path: Path, form: Form) -> _Start:
-    byte = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+    byte = _start_byte(file)
     file.seek(byte)
     found: list[tuple[int, int, bytes]] = []
     line = 0
@@ -303,7 +328,7 @@ def _sniff(file: IO[bytes], path: Path, form: Form) -> _Start:
         byte, line = byte + len(text), line + 1
     if not found:
         return _Start(byte, line, False, None, False)
-    separator = next((s for s in (b",", b";", b"\t") if s in found[0][2]), None)
+    separator = _separator(found[0][2])
     integers = [all(map(_INTEGER.fullmatch, _fields(data, separator)[:2])) for _, _, data in found]
     named = form.names and _names_columns(path, found[0], separator)
     header = named or (integers[-1] and not integers[0])

@@ -12,7 +12,6 @@ import numpy as np
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.npy import map_raw
-from gnnsys.ingestion.source import unpacking
 from gnnsys.ingestion.text import edge_rows
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ def parse_weights(job: Job, path: Path, column: int) -> np.ndarray:
     """
     unit, file = "text/weights", job.stage.work / "columns-weights.bin"
     if unit not in job.stage.done:
-        with unpacking(path):
-            write_scratch(file, _blocks(path, column, max(1, job.block_bytes // _PARSED)))
+        write_scratch(file, _blocks(path, column, max(1, job.block_bytes // _PARSED)))
         job.stage.record(unit, rows=file.stat().st_size // 8)
     return map_raw(file, np.dtype(np.float64), (job.stage.done[unit]["rows"], 1), fortran=False)
 

@@ -183,7 +183,7 @@ INGEST: list[tuple[str, Callable[[Path], str], tuple[str, ...], int, str, str]] 
     ("no threads", plain(source()), ("--workers", "0"), 3, "GS-CFG-003", "workers is 0"),
     ("unknown key", plain(source(clases=3)), (), 3, "GS-CFG-110", "Did you mean classes?"),
     ("a key twice", plain(source() + ",nodes=7"), (), 3, "GS-CFG-114", "nodes is given twice"),
-    ("seed of no draw", plain(source()), ("--split-seed", "3"), 3, "GS-CFG-108", "--split per-class:20/30"),
+    ("seed of no draw", plain(source()), ("--split-seed", "3"), 3, "GS-CFG-108", "--split random:60/20/20"),
     ("NaN as mean", plain(source()), ("--on-nan", "mean"), 3, "GS-CFG-100", "expected error or zero"),
     ("infinite nodes", plain(source(nodes="inf")), (), 3, "GS-CFG-111", "nodes='inf'"),
     ("unknown split", plain(source()), ("--split", "halves"), 3, "GS-CFG-101", "per-class:20/30"),

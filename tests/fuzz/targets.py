@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -188,19 +189,20 @@ def _text_samples(golden: Path) -> list[bytes]:
         b"1;0\n0;1\n",
         b"0\n1\n-1\n2\n",
         b"node,class\na,0\nc,1\nb,-1\n",
+        b"2 .5 1\n0 1e3 2\n3 0 nan\n1 7 8\n",
     ]
 
 
 def _parse_text(data: bytes, room: Path) -> None:
-    """As edges, with weights in the third column, as labels beside good edges, and packed."""
+    """As edges, with weights in the third column, as labels and features beside good edges, and packed."""
     path, good, packed = _file(room, "a.csv", data), room / "edges.csv", room / "a.csv.gz"
     good.write_bytes(b"0,1\n1,2\n2,3\n")
     named = _file(room, "named.csv", b"a,b\nb,c\nc,a\n")
     packed.write_bytes(gzip.compress(data, 0))
     _refused(_ingest, room, f"edges:{path}")
     _refused(_ingest, room, f"edges:{path}", edge_weights=3)
-    _refused(_ingest, room, f"edges:{good}", labels=path)
-    _refused(_ingest, room, f"edges:{named}", labels=path)
+    for edges, role in product((good, named), ("labels", "features")):
+        _refused(_ingest, room, f"edges:{edges}", **{role: path})
     _ingest(room, f"edges:{packed}")
 
 

@@ -242,8 +242,6 @@ def test_feature_and_label_files_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "code", "what"),
     [
-        ("0,2\n1,0\n", "GS-IN-118", "row 1 has more than one column: '0,2'"),
-        ("node,label\n0,2\n", "GS-IN-118", "row 2 has more than one column"),
         ("1\n0 1\n", "GS-IN-118", "row 2 has more than one column"),
         ("cat\ndog\n", "GS-IN-103", "row 1 is not a row of integers: 'cat'"),
     ],
@@ -252,37 +250,6 @@ def test_a_label_file_is_one_column_of_numbers(tmp_path: Path, text: str, code: 
     with pytest.raises(InputDataError, match=rf"{code}: .*y\.csv {what}") as caught:
         ingest(f"edges:{_text(tmp_path / 'e.csv', '0,1')}", tmp_path / "s", labels=_text(tmp_path / "y.csv", text))
     assert "Row i is the class of node i" in caught.value.hint
-
-
-@pytest.mark.parametrize("name", ["y.csv", "y.tsv.gz"])
-def test_classes_of_named_nodes_may_stand_in_any_order(tmp_path: Path, name: str) -> None:
-    classes = {"d": 1, "a": 0, "c": -1, "b": 2}
-    text = "".join(f"{node}\t{label}\r\n" for node, label in [("node", "class"), *classes.items(), ("d", 1)])
-    file = tmp_path / name
-    file.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.replace("\t", ",").encode())
-    store = _ingest(tmp_path, "a,b\nc,d\nd,e\n", labels=file)
-    named = [(node.decode(), label) for node, label in zip(_names(store), store.labels().tolist(), strict=True)]
-    assert named == [("a", 0), ("b", 2), ("c", -1), ("d", 1), ("e", -1)]
-
-
-def _names(store: Store) -> list[bytes]:
-    return [str(name).encode() for name in store.names(np.arange(store.num_nodes))]
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("a,0\nz,1\n", "row 2 names 'z', which no edge has"),
-        ("a,0\nb,\n", "row 2 has no class in column 2: ''"),
-        ("a,x\n", "row 1 has no class in column 2: 'x'"),
-        ("a,0\nb,1,2\n", "row 2 has 3 columns, expected 2"),
-        ("a,0\nb,1\na,2\n", "row 3 gives 'a' another class than 0, an earlier row's"),
-        ("a,1234567890123456789\n", "row 1 has no class in column 2: '1234567890123456789'"),
-    ],
-)
-def test_a_row_that_gives_no_node_a_class_is_refused(tmp_path: Path, text: str, problem: str) -> None:
-    with pytest.raises(InputDataError, match=rf"GS-IN-179: .*y\.csv {problem}"):
-        _ingest(tmp_path, "a,b\n", labels=_text(tmp_path / "y.csv", text))
 
 
 def test_a_node_beyond_the_feature_rows_is_refused(tmp_path: Path) -> None:
@@ -328,9 +295,3 @@ def test_random_bytes_never_end_in_anything_but_a_store_or_an_error_of_ours(tmp_
 def test_float_ids_are_not_taken_for_names(tmp_path: Path, row: str) -> None:
     with pytest.raises(InputDataError, match=r"GS-IN-103: .*is not a row of integers"):
         ingest(f"edges:{_text(tmp_path / 'e.csv', row)}", tmp_path / "s")
-
-
-def test_features_as_text_are_answered_with_how_to_make_an_array(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("0.5,1\n")
-    with pytest.raises(InputDataError, match=r"(?s)GS-IN-110.*x\.csv: not a \.npy array.*np\.save\("):
-        ingest(f"edges:{_text(tmp_path / 'e.csv', TEXTS['csv'])}", tmp_path / "s", features=tmp_path / "x.csv")

@@ -8,7 +8,9 @@ import pytest
 
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.ingestion import ArraySource, ingest
+from gnnsys.ingestion.drawn_splits import random
 from gnnsys.ingestion.splits import make_splits, parse_split
+from gnnsys.keys import GOLDEN, derive, mix
 from gnnsys.storage.store import Store
 from tests.graphs import ingest_arrays
 
@@ -65,6 +67,44 @@ def test_a_split_that_makes_no_sense_is_named(
     y[50:52] = -1
     with pytest.raises(InputDataError, match=f"{code}: .*{what}"):
         _ingest(tmp_path, splits, y=y)
+
+
+@pytest.mark.parametrize("kind", ["class", "regression"])
+def test_random_parts_the_labelled_nodes_by_percent(tmp_path: Path, kind: str) -> None:
+    y = np.where(np.arange(N) % 10 == 3, -1, np.arange(N) % 4)
+    given = y if kind == "class" else np.where(y < 0, np.nan, y + 0.5).reshape(-1, 1)
+    store = _ingest(tmp_path, y=given, label_kind=kind, split="random:50/25/25")
+    parts = [store.split(name) for name in ("train", "valid", "test")]
+    assert [len(part) for part in parts] == [45, 22, 23]
+    assert all((np.diff(part) > 0).all() for part in parts)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.flatnonzero(y >= 0))
+
+
+def test_random_splits_are_the_nodes_in_the_order_of_their_draws() -> None:
+    y = np.zeros(300_000, dtype=np.int64)
+    y[::7] = -1
+    found = random(y, 20, 30, seed=5)
+    ids = np.flatnonzero(y >= 0)
+    ordered = ids[np.argsort(mix(np.uint64(derive(5, 0x5150117)) + ids.astype(np.uint64) * GOLDEN))]
+    first, second = len(ids) // 5, len(ids) // 2
+    assert np.array_equal(found["train"], np.sort(ordered[:first]))
+    assert np.array_equal(found["valid"], np.sort(ordered[first:second]))
+    assert np.array_equal(found["test"], np.sort(ordered[second:]))
+
+
+def test_random_splits_follow_the_seed_alone(tmp_path: Path) -> None:
+    def drawn(folder: str, seed: int) -> list[int]:
+        return _ingest(tmp_path / folder, y=_labels(), split="random:60/20/20", split_seed=seed).split("train").tolist()
+
+    assert drawn("a", 1) == drawn("b", 1) != drawn("c", 2)
+
+
+def test_random_splits_of_too_few_or_no_labels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="GS-CFG-102: --split random needs labels"):
+        _ingest(tmp_path / "none", split="random:60/20/20")
+    y = np.where(np.arange(N) < 2, 0, -1)
+    with pytest.raises(InputDataError, match="GS-IN-145: random:60/20/20 of 2 labelled nodes: a split is empty"):
+        _ingest(tmp_path / "few", y=y, split="random:60/20/20")
 
 
 def _labels() -> np.ndarray:
@@ -138,9 +178,13 @@ def test_splits_follow_their_nodes_into_the_largest_component(tmp_path: Path) ->
     assert {name: store.split(name).tolist() for name in store.split_names} == {"train": [0, 1], "test": [2]}
 
 
-@pytest.mark.parametrize("text", ["givn", "given:-1", "given:x", "per-class:20", "per-class:0/5", "random:0.5/0.2", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["givn", "given:-1", "given:x", "per-class:20", "per-class:0/5", "random:0.5/0.2", ""]
+    + [f"random:{parts}" for parts in ("60/20", "60/20/30", "80/20/0")],
+)
 def test_an_unknown_rule_is_refused_with_the_choices(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"GS-CFG-101(?s:.*)given, given:K, per-class:20/30 or none"):
+    with pytest.raises(ConfigError, match=r"GS-CFG-101(?s:.*)given, given:K, per-class:20/30 .* or none"):
         parse_split(text, 0)
 
 

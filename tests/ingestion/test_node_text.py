@@ -1,0 +1,184 @@
+"""Features and labels of nodes from texts whose rows begin with the id of a node."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gnnsys import Store, ingest
+from gnnsys.errors import InputDataError, MemoryBudgetError
+
+NAMED, NUMBERED = "a,b\nc,d\nd,e\n", "0,1\n2,3\n3,4\n"
+
+
+def _ingest(folder: Path, edges: str, memory: Any = "16MiB", **files: Any) -> Store:
+    """A Store of texts; `labels` and `features` are their contents, or paths."""
+    (folder / "e.csv").write_text(edges)
+    for role in ("features", "labels"):
+        if isinstance(files.get(role), str):
+            (folder / f"{role}.csv").write_text(files[role])
+            files[role] = folder / f"{role}.csv"
+    return ingest(f"edges:{folder / 'e.csv'}", folder / "s", memory=memory, **files)
+
+
+def _rows(store: Store) -> dict[str, list[float]]:
+    table = store.table("x").read(np.arange(store.num_nodes)).tolist()
+    return dict(zip(store.names(range(store.num_nodes)), table, strict=True))
+
+
+@pytest.mark.parametrize("name", ["y.csv", "y.tsv.gz"])
+def test_classes_of_named_nodes_stand_in_any_order(tmp_path: Path, name: str) -> None:
+    classes = [("node", "class"), ("d", 1), ("a", 0), ("c", -1), ("b", 2)]
+    text = "".join(f"{node}\t{label}\r\n" for node, label in classes)
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.replace("\t", ",").encode())
+    store = _ingest(tmp_path, NAMED, labels=file)
+    named = dict(zip(store.names(range(store.num_nodes)), store.labels().tolist(), strict=True))
+    assert named == {"a": 0, "b": 2, "c": -1, "d": 1, "e": -1}
+    assert store.manifest.counts["header_lines"] == 1
+
+
+def test_classes_of_numbered_nodes_stand_in_any_order_and_tell_of_nodes_without_edges(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, NUMBERED, labels="id,label\n6,1\n0,2\n4,0\n")
+    assert store.labels().tolist() == [2, -1, -1, -1, 0, -1, 1]
+    assert store.num_edges == 3
+
+
+def test_features_go_to_the_nodes_that_their_rows_name(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, "c,b\na,c\n", features="id,height,width\na,1,-2\nb,3e0,.5\nc,5,6\n")
+    assert _rows(store) == {"c": [5, 6], "b": [3, 0.5], "a": [1, -2]}
+    assert store.table("x").dtype == np.float32
+
+
+def test_features_of_numbered_nodes_tell_how_many_there_are(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, "0,1\n", features="2 2.5\n0 .5\n1 1.5\n", labels="1,7\n")
+    assert store.table("x").read(np.arange(3)).tolist() == [[0.5], [1.5], [2.5]]
+    assert store.labels().tolist() == [-1, 7, -1]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_shuffled_rows_make_the_same_table_as_an_array_in_order_whatever_the_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, order = rng.standard_normal((3000, 7), dtype=np.float32), rng.permutation(3000)
+    text = "".join(f"{node},{','.join(map(repr, x[node].tolist()))}\n" for node in order)
+    store = _ingest(tmp_path, "0,2999\n", features=text, memory=400_000)
+    assert np.array_equal(store.table("x").read(np.arange(3000)), x)
+
+
+def test_the_rows_follow_their_nodes_into_the_largest_component(tmp_path: Path) -> None:
+    features = "".join(f"{name},{number}\n" for number, name in enumerate("edcba"))
+    store = _ingest(tmp_path, NAMED, features=features, labels="e,4\na,0\n", largest_component=True)
+    assert _rows(store) == {"c": [2], "d": [1], "e": [0]}
+    assert store.labels().tolist() == [-1, -1, 4]
+
+
+def test_labels_may_be_several_answers_or_numbers_with_empty_cells(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, NUMBERED, labels="0,1,0\n3,,1\n")
+    assert np.array_equal(store.labels()[[0, 1, 3]], [[1, 0], [np.nan, np.nan], [np.nan, 1]], equal_nan=True)
+    assert store.label_kind == "multilabel"
+    (tmp_path / "r").mkdir()
+    store = _ingest(tmp_path / "r", NAMED, labels="a,1.25\ne,-3\n", label_kind="regression")
+    assert np.array_equal(store.labels()[[0, 4]], [[1.25], [-3]])
+
+
+def test_an_empty_cell_of_features_is_a_nan(tmp_path: Path) -> None:
+    text = "a,1\nb,\n"
+    with pytest.raises(InputDataError, match=r"GS-IN-120: .*the first is row 1"):
+        _ingest(tmp_path, "a,b\n", features=text)
+    (tmp_path / "z").mkdir()
+    assert _rows(_ingest(tmp_path / "z", "a,b\n", features=text, on_nan="zero")) == {"a": [1], "b": [0]}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a,0\nz,1\n", "row 2 is of node 'z', which no edge has"),
+        ("a,0\n\nz,x\n", "row 3 is of node 'z', which no edge has"),
+        ("z,1\na,0\n", "row 1 is of node 'z', which no edge has"),
+        ("h,i\nj,k\na,0\n", "row 2 is of node 'j', which no edge has"),
+        ("a,x\n", "row 1 has no number in column 2: 'x'"),
+        ("b,1\na,1_0\n", "row 2 has no number in column 2: '1_0'"),
+        ("a,0\nb,1,2\n", "row 2 has 3 columns, expected 2"),
+        ("a,0\nb\n", "row 2 has 1 columns, expected 2"),
+        ("node,x\n# by hand\na,0\nb,1\na,0\n", "row 5 is of the same node as row 3"),
+    ],
+)
+@pytest.mark.parametrize("role", ["features", "labels"])
+def test_a_row_that_belongs_to_no_node_or_is_not_of_numbers_is_refused(
+    tmp_path: Path, role: str, text: str, problem: str
+) -> None:
+    with pytest.raises(InputDataError, match=rf"GS-IN-179: .*{role}\.csv {problem}"):
+        _ingest(tmp_path, "a,b\n", **{role: text})
+
+
+def test_rows_without_ids_are_answered_with_how_to_make_an_array(tmp_path: Path) -> None:
+    with pytest.raises(InputDataError, match=r"GS-IN-179: .*row 1 is of node '0\.5'") as caught:
+        _ingest(tmp_path, NUMBERED, features="0.5,1\n")
+    assert "np.save(" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("edges", "header"),
+    [("0,1", "id,2020"), ("0,1", ",x"), ("0,1", "node,x"), ("0,1", "# 0,1"), ("a,b", ",x"), ("a,b", "node,x")],
+)
+def test_a_first_line_of_column_names_is_skipped(tmp_path: Path, edges: str, header: str) -> None:
+    first, second = edges.split(",")
+    store = _ingest(tmp_path, edges, features=f"{header}\n{first},1\n{second},2\n")
+    assert store.table("x").read([0, 1]).tolist() == [[1], [2]]
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 2)))
+    with pytest.raises(InputDataError, match=r"GS-IN-109: .*x\.npz row 1 holds a NUL byte"):
+        _ingest(tmp_path, "0,1\n", features=tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("node", ["-1", "1.0", "x", "1234567890123456789"])
+def test_what_is_no_whole_number_is_no_numbered_node(tmp_path: Path, node: str) -> None:
+    with pytest.raises(InputDataError, match=f"GS-IN-179: .*row 2 is of node '{node}', expected a whole number from 0"):
+        _ingest(tmp_path, NUMBERED, labels=f"0,1\n{node},1\n")
+
+
+def test_a_label_of_a_node_that_the_features_do_not_have_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((5, 1)))
+    with pytest.raises(InputDataError, match=r"GS-IN-179: .*has a row of node 5, there are 5 nodes"):
+        _ingest(tmp_path, NUMBERED, features=tmp_path / "x.npy", labels="5,0\n")
+
+
+@pytest.mark.parametrize(
+    ("edges", "text", "node"),
+    [("a,b\nb,c\n", "c,1\na,1\n", "'b' and 0"), (NUMBERED, "4,1\n1,1\n0,1\n", "2 and 1")],
+)
+def test_every_node_needs_features(tmp_path: Path, edges: str, text: str, node: str) -> None:
+    with pytest.raises(InputDataError, match=rf"GS-IN-180: .*features\.csv has no row of node {node} others"):
+        _ingest(tmp_path, edges, features=text)
+
+
+def test_a_label_with_an_id_far_beyond_the_edges_is_refused_before_so_many_nodes_are_made(tmp_path: Path) -> None:
+    with pytest.raises(InputDataError, match=r"GS-IN-125: .*largest node id is 99,000,000,000"):
+        _ingest(tmp_path, NUMBERED, labels="0,1\n99000000000,1\n")
+
+
+def test_bad_edges_do_not_tell_how_many_nodes_there_are(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, f"0,1\n{1 << 40},1\n-5,2\n", labels="2,0\n", on_bad_edge="drop")
+    assert (store.num_nodes, store.num_edges) == (3, 1)
+
+
+def test_edges_of_an_array_may_have_texts_beside_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "e.npy", np.array([[0, 3], [1, 2]]).T)
+    (tmp_path / "y.csv").write_text("3,1\n")
+    assert ingest(f"edges:{tmp_path / 'e.npy'}", tmp_path / "s", labels=tmp_path / "y.csv").labels().tolist() == [
+        *[-1] * 3,
+        1,
+    ]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_more_rows_than_memory_can_put_in_order_are_refused(tmp_path: Path) -> None:
+    text = "".join(f"{node},1\n" for node in range(5000))
+    with pytest.raises(MemoryBudgetError, match=r"GS-MEM-002: node ids of labels\.csv needs"):
+        _ingest(tmp_path, "0,1\n", labels=text, memory=100_000)
