@@ -26,8 +26,8 @@ _ID = re.compile(rb"\d{1,18}")
 _HELD = 40
 """Memory of a row's node while rows are read and put in order, beside the names."""
 _FORM = (
-    "A row is the id of a node, then its numbers; an empty cell is NaN. Rows without ids become an array, a row per "
-    'node in order: np.save("x.npy", np.loadtxt("x.csv", delimiter=",", dtype="float32")).'
+    "A row is the id of a node, then its numbers, classes from 0; an empty cell is NaN. Rows without ids become an "
+    'array, a row per node in order: np.save("x.npy", np.loadtxt("x.csv", delimiter=",", dtype="float32")).'
 )
 _STRANGER = "Take the row out, or give the node an edge to itself; --no-self-loops leaves that out again."
 
