@@ -164,6 +164,7 @@ class Batch:
     overlap: Block | None = None
     """Common neighbours, with pairs as destinations."""
     e_id: Tensor | None = None
+    """(E,) int64 position of every edge of `edge_index` in the Store's topology, from a Loader with `edge_ids=True`."""
     t: Tensor | None = None
     """Event times of the pairs, int64."""
     etype: Tensor | None = None

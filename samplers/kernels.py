@@ -130,6 +130,31 @@ def _first_from(indptr, indices, node, source):
 
 
 @numba.njit(nogil=True, cache=True)
+def find_positions(indptr, indices, nodes, ptr, sources, out):
+    """out (E,) int64 <- a position of every sampled edge in the ascending list of its destination: of nodes[i] the
+    sources nodes[sources[e]], e in ptr[i] .. ptr[i + 1]. nodes (N,) int64, ptr (n + 1,) int32, sources (E,) int32.
+
+    A whole list is in order as it is. Edges with equal ends get one position after the other, and begin anew when
+    they are more than the list has.
+    """
+    for i in range(ptr.shape[0] - 1):
+        begin = indptr[nodes[i]]
+        whole = indptr[nodes[i] + 1] - begin == ptr[i + 1] - ptr[i]
+        for e in range(ptr[i], ptr[i + 1]):
+            source = nodes[sources[e]]
+            if whole and indices[begin + e - ptr[i]] == source:
+                out[e] = begin + e - ptr[i]
+                continue
+            first = _first_from(indptr, indices, nodes[i], source)
+            copies = _first_from(indptr, indices, nodes[i], source + 1) - first
+            before = np.int64(0)
+            if copies > 1:
+                for p in range(ptr[i], e):
+                    before += sources[p] == sources[e]
+            out[e] = first + before % copies
+
+
+@numba.njit(nogil=True, cache=True)
 def skip_hidden(ptr, hidden_ptr, begin, end, positions):
     """Turn positions drawn as if hidden edges were cut out into positions in the whole list, in place: node i, whose
     positions are ptr[i] .. ptr[i + 1], hides the ascending ranges hidden_ptr[i] .. hidden_ptr[i + 1] of begin, end

@@ -55,7 +55,8 @@ def import_dgl() -> ModuleType:
 
 
 def batch_to_dgl(batch: Batch) -> list[DGLGraph]:
-    """DGL blocks, outermost first: `blocks[0].srcdata["_ID"]` is `n_id`, destinations are a prefix of sources.
+    """DGL blocks, outermost first: `blocks[0].srcdata["_ID"]` is `n_id`, destinations are a prefix of sources;
+    `edata["_ID"]` is `e_id` when the batch has it.
 
     Raises:
         MissingDependencyError: DGL is not installed.
@@ -68,6 +69,8 @@ def batch_to_dgl(batch: Batch) -> list[DGLGraph]:
         made.append(dgl.create_block(sources, num_src_nodes=block.num_src, num_dst_nodes=block.num_dst))
         made[-1].srcdata["_ID"] = batch.n_id[: block.num_src]
         made[-1].dstdata["_ID"] = batch.n_id[: block.num_dst]
+        if block.e_id is not None:
+            made[-1].edata["_ID"] = block.e_id
     return made
 
 

@@ -16,7 +16,7 @@ from gnnsys.batch import Batch
 from gnnsys.errors import ConfigError
 from gnnsys.loading.epoch import OrderedAhead
 from gnnsys.loading.maker import BatchMaker
-from gnnsys.loading.opening import open_folded, open_rows, open_source
+from gnnsys.loading.opening import open_edge_ids, open_folded, open_rows, open_source
 from gnnsys.loading.order import epoch_order
 from gnnsys.loading.sources import BatchSource, PoolSource, StoreSource
 from gnnsys.samplers.seeds import Order, Seeds
@@ -46,6 +46,8 @@ class Loader:
         hops: deliver the inner hops only; all when None, and always from a pre-aggregated Pack. No more of the pool
             and of tables is read than they need; a packed run comes whole.
         with_x, with_y: deliver rows; deliver labels and pairs. What is not wanted is not read.
+        edge_ids: deliver `e_id`, for weights and features of edges. Looks every edge up in the topology of the Store,
+            whose pages are read for it; not from a pre-aggregated Pack.
         tables: names of tables; with others than `x`, `Batch.x` is a dict.
         shuffle: another order of batches in every epoch; as the pool's order says when None.
         seed: decides the order of batches and, with a Store, who is in them.
@@ -74,6 +76,7 @@ class Loader:
         hops: int | None = None,
         with_x: bool = True,
         with_y: bool = True,
+        edge_ids: bool = False,
         tables: Sequence[str] = ("x",),
         shuffle: bool | None = None,
         seed: int = 0,
@@ -102,12 +105,13 @@ class Loader:
         self._weights = weights
         names = tables if with_x else ()
         folded = open_folded(self._opened, names, rows=rows, hops=hops)
+        found_edges = open_edge_ids(self._opened, store, folded) if edge_ids else None
         if folded is not None:
             hops = folded.hops
         batches = _batch_source(self._opened, hops=hops, labels=with_y, verify=verify, seed=seed, sampling=sampling)
         self.shuffle = _shuffle(shuffle, batches)
         found = open_rows(self._opened, names, store=store, rows=rows, verify=verify)
-        self._maker = BatchMaker(batches, found, folded, pin=self.device.type == "cuda")
+        self._maker = BatchMaker(batches, found, folded, found_edges, pin=self.device.type == "cuda")
         self._order = {"seed": seed, "shuffle": self.shuffle, "rank": rank, "world_size": world_size}
         self._epoch = self._next = 0
         self._ahead: OrderedAhead[Batch] | None = None

@@ -12,6 +12,7 @@ from gnnsys.batch import Batch, FoldedBlock
 from gnnsys.failpoints import failpoint
 from gnnsys.loading.assemble import assemble, batch_bytes
 from gnnsys.loading.clock import Clock
+from gnnsys.loading.edge_ids import EdgeIds
 from gnnsys.loading.rows import FoldedRows, RowSource
 from gnnsys.loading.sources import BatchSource
 from gnnsys.storage.blob import PoolBatch
@@ -30,13 +31,21 @@ class BatchMaker:
         source: who is in a batch.
         rows: a row source per table; none when rows are not wanted.
         folded: the aggregates of the outermost blocks, which `source` does not deliver then.
+        edge_ids: finds `Batch.e_id`.
         pin: put the tensors into page-locked memory, for copies to a GPU.
     """
 
     def __init__(
-        self, source: BatchSource, rows: Mapping[str, RowSource], folded: FoldedRows | None = None, *, pin: bool
+        self,
+        source: BatchSource,
+        rows: Mapping[str, RowSource],
+        folded: FoldedRows | None = None,
+        edge_ids: EdgeIds | None = None,
+        *,
+        pin: bool,
     ) -> None:
         self.source, self.rows, self.folded = source, rows, folded
+        self._edge_ids = edge_ids
         self._pin = pin
         self._scratch = Scratch()
 
@@ -53,7 +62,8 @@ class BatchMaker:
         io = {"bytes_read": float(drawn.bytes_read)}
         tensors = [self._fetch(k, drawn, *each, clock, io) for each in zip(self._row_sources, memory, strict=True)]
         with clock.stage("assemble_s"):
-            batch = assemble(drawn, self._named(tensors), pool_index=self.source.pool_index(epoch))
+            edge_ids = self._edge_ids.of(drawn) if self._edge_ids else None
+            batch = assemble(drawn, self._named(tensors), edge_ids, pool_index=self.source.pool_index(epoch))
             batch = self._with_folded(batch, tensors[-1], self.folded) if self.folded else batch
             batch = batch.pin_memory() if self._pin else batch
         return replace(batch, io={**io, **clock.seconds})
@@ -67,7 +77,8 @@ class BatchMaker:
     def max_batch_bytes(self) -> int:
         """Upper bound of the memory of one Batch."""
         row_bytes = sum(rows.row_bytes for rows in self._row_sources)
-        return batch_bytes(*self.source.largest(), row_bytes, self.source.label_bytes)
+        edge_bytes = self._edge_ids.edge_bytes if self._edge_ids else 0
+        return batch_bytes(*self.source.largest(), row_bytes, edge_bytes, self.source.label_bytes)
 
     def memory_bytes(self, prefetch: int, workers: int) -> int:
         """Upper bound of all that is held with that many batches ahead and threads: one batch more is the

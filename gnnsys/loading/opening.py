@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
+from gnnsys.loading.edge_ids import EdgeIds
 from gnnsys.loading.rows import FoldedRows, NoRows, PackedRows, RowSource, TableRows
 from gnnsys.storage.files import read_small
 from gnnsys.storage.generation import Generation
@@ -122,6 +123,21 @@ def open_folded(
             hint="Load it with rows='direct' (from the Store), or make a packed one.",
         )
     return FoldedRows(generation.aggregates, generation.pool)
+
+
+def open_edge_ids(source: Pack | Pool | Store, store: Store | str | Path | None, folded: FoldedRows | None) -> EdgeIds:
+    """Positions of edges in the topology of the Store, see `open_rows`.
+
+    Raises:
+        ConfigError: the outermost edges were folded into rows.
+    """
+    if folded is not None:
+        raise ConfigError(
+            "GS-CFG-415",
+            f"{source.path}: is pre-aggregated: its outermost edges are no longer known one by one",
+            hint="Load it with rows='direct' (from the Store), or make a packed one.",
+        )
+    return EdgeIds(_store_of(source, store))
 
 
 def _backend(source: Pack | Pool | Store, rows: str) -> str:

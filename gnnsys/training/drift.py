@@ -49,7 +49,7 @@ def look_at(drifts: Sequence[Drift], *, speak: bool) -> None:
     """
     newest = drifts[-1]
     found = (
-        f"in epoch {newest.epoch} the loss of the chunks is {newest.loss:.4f}, with rows up to date it is "
+        f"in epoch {newest.epoch + 1} the loss of the chunks is {newest.loss:.4f}, with rows up to date it is "
         f"{newest.exact:.4f}"
     )
     if len(drifts) > 1 and min(drift.relative for drift in drifts[-2:]) > ALLOWED:

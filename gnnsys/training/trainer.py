@@ -291,7 +291,7 @@ class Trainer:
         if self._stopping:
             raise InterruptedWorkError(
                 "GS-TRAIN-002",
-                f"stopped after step {self.state.step} (epoch {self.state.epoch}); a checkpoint was written",
+                f"stopped after step {self.state.step} (epoch {self.state.epoch + 1}); a checkpoint was written",
                 hint="Repeat the same command to continue.",
             )
 
@@ -313,7 +313,7 @@ class Trainer:
         atomic_write(self._folder / "nan-batch.json", json.dumps(report).encode())
         raise GnnsysError(
             "GS-TRAIN-001",
-            f"{what} in epoch {state.epoch}, step {state.step}, batch {batch.index} "
+            f"{what} in epoch {state.epoch + 1}, step {state.step}, batch {batch.index} "
             f"(ids in {self._folder / 'nan-batch.json'})",
             hint="Lower --lr, or look for extreme values in the features of these nodes.",
         )

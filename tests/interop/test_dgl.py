@@ -19,7 +19,7 @@ import numpy as np, torch
 import gnnsys as gs
 source = "synthetic:powerlaw:nodes=2000,edges=20000,feat=4,classes=2,train=0.2,seed=1"
 store = gs.ingest(source, sys.argv[1], memory="64MiB")
-with gs.Loader(store, fanouts=[5, 3], batch_size=32) as loader:
+with gs.Loader(store, fanouts=[5, 3], batch_size=32, edge_ids=True) as loader:
     batch = next(iter(loader))
 blocks = batch.to_dgl()
 assert len(blocks) == 2
@@ -28,6 +28,7 @@ for block, ours in zip(blocks, batch.blocks, strict=True):
     assert torch.equal(block.srcdata["_ID"][: ours.num_dst], block.dstdata["_ID"])
     into, sources = block.edges()[1], block.edges()[0]
     assert torch.equal(sources, ours.indices.long()) and torch.equal(into, ours.dst_index())
+    assert torch.equal(block.edata["_ID"], ours.e_id)
 import dgl
 graph = dgl.graph((store.graph.indices, np.repeat(np.arange(2000), np.diff(store.graph.indptr))), num_nodes=2000)
 graph.ndata["feat"] = torch.from_numpy(store.table().read(np.arange(2000)))

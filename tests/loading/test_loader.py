@@ -49,8 +49,23 @@ class LoaderContract:
                 assert batch.index == drawn.index
                 _assert_topology(batch, drawn)
 
+    def test_edge_ids_are_where_the_edges_stand_in_the_topology(self, world: World) -> None:
+        graph = world.store.graph
+        with self.open(world, edge_ids=True) as loader, self.open(world) as usual:
+            for batch, without in zip(loader, usual, strict=True):
+                assert batch.e_id is not None
+                assert without.e_id is None
+                source, destination = batch.n_id[batch.edge_index].numpy()
+                e_id = batch.e_id.numpy()
+                assert np.array_equal(graph.indices[e_id], source)
+                assert ((graph.indptr[destination] <= e_id) & (e_id < graph.indptr[destination + 1])).all()
+                assert len(np.unique(e_id)) == len(e_id)
+                for block in batch.sampled_blocks:
+                    assert block.e_id is not None
+                    assert torch.equal(block.e_id, batch.e_id[: block.num_edges])
+
     def test_every_tensor_starts_on_a_cache_line(self, world: World) -> None:
-        with self.open(world) as loader:
+        with self.open(world, edge_ids=True) as loader:
             for batch in loader:
                 assert [name for name, t in tensors(batch).items() if t.data_ptr() % 64] == []
 

@@ -307,12 +307,12 @@ def test_a_look_compares_with_the_exact_loss_under_the_same_weights() -> None:
 def test_training_ends_when_the_losses_are_far_apart_twice_in_a_row() -> None:
     calm, far, noted = Drift(1, 1.0, 1.05), Drift(2, 1.0, 3.0), Drift(3, 1.0, 1.2)
     look_at([calm, far, calm, far, calm], speak=False)
-    with pytest.raises(GnnsysError, match=r"diverged: in epoch 2 the loss of the chunks is 1\.0000"):
+    with pytest.raises(GnnsysError, match=r"diverged: in epoch 3 the loss of the chunks is 1\.0000"):
         look_at([calm, far, far], speak=False)
     for exact in (float("inf"), float("nan")):
         with pytest.raises(GnnsysError, match="GS-PIPE-003"):
             look_at([calm, Drift(2, 1.0, exact), Drift(3, 1.0, exact)], speak=False)
-    with pytest.warns(RuntimeWarning, match=r"in epoch 3 .* up to date it is 1\.2000"):
+    with pytest.warns(RuntimeWarning, match=r"in epoch 4 .* up to date it is 1\.2000"):
         look_at([calm, noted], speak=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

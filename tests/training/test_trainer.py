@@ -194,7 +194,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_batch_and_dumps_the_ids(
     assert isinstance(bad.x, Tensor)
     bad.x[0, 0] = float("nan")
     trainer = make_trainer(batches=[random_batch(0), bad], epochs=1)
-    with pytest.raises(GnnsysError, match=r"the loss is nan in epoch 0, step \d, batch 3"):
+    with pytest.raises(GnnsysError, match=r"the loss is nan in epoch 1, step \d, batch 3"):
         trainer.fit()
     report = json.loads((tmp_path / "run" / "nan-batch.json").read_text())
     assert report["batch"] == 3
