@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: concurrency corruption coverage faults fuzz machines power soak fuzz-guided gpu demo test lint types crash slow bench docs clean
+.PHONY: concurrency corruption coverage faults fuzz machines mutants power soak fuzz-guided gpu demo test lint types crash slow bench docs clean
 
 demo: $(READY)
 	$(BIN)/gnnsys demo
@@ -62,6 +62,15 @@ fuzz-guided: $(READY)
 	$(BIN)/pip install -q -c constraints.txt atheris
 	$(BIN)/python -m tests.fuzz.guided $(TARGET) -runs=$(RUNS)
 
+# How many changes to the core of storage its own tests notice; 40 minutes on 2 cores. mutmut wants folders, no links.
+mutants: export OMP_NUM_THREADS ?= 1
+mutants: $(READY)
+	$(BIN)/pip install -q -c constraints.txt mutmut
+	rm -rf build/mutants && mkdir -p build/mutants
+	cp -rL gnnsys tests pyproject.toml build/mutants
+	cd build/mutants && ../../$(BIN)/mutmut run && ../../$(BIN)/mutmut export-cicd-stats
+	$(BIN)/python -m tests.mutants build/mutants/mutants/mutmut-cicd-stats.json
+
 gpu: $(READY)
 	$(BIN)/pytest -m gpu
 
@@ -71,7 +80,7 @@ coverage: $(READY)
 	$(BIN)/pip install -q -c constraints.txt pytest-cov
 	$(BIN)/pytest --cov --cov-report=json:build/coverage.json -m "not crash and not slow and not gpu" \
 		tests/storage tests/ingestion tests/training tests/loading tests/planning tests/samplers tests/corruption \
-		tests/fuzz tests/seams tests/interop tests/cli/test_bad_input.py tests/cli/test_common.py
+		tests/fuzz tests/seams tests/interop tests/cli/test_bad_input.py tests/test_progress.py
 	$(BIN)/python -m tests.reached build/coverage.json
 
 slow: $(READY)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gnnsys.models.registry import build
     from gnnsys.planning.packing import pack
     from gnnsys.planning.plan import Plan, plan
+    from gnnsys.progress import show_progress
     from gnnsys.samplers.sample import sample
     from gnnsys.samplers.seeds import Seeds
     from gnnsys.storage.pack import Pack
@@ -60,6 +61,7 @@ _HOME = {
     "plan": "gnnsys.planning.plan",
     "predict": "gnnsys.training.run",
     "sample": "gnnsys.samplers.sample",
+    "show_progress": "gnnsys.progress",
     "train": "gnnsys.training.run",
 }
 
@@ -90,6 +92,7 @@ __all__ = [
     "plan",
     "predict",
     "sample",
+    "show_progress",
     "train",
 ]
 __version__ = "0.1.0"
