@@ -98,9 +98,41 @@ def test_open_sized_works_where_allocation_is_not_supported(tmp_path: Path, monk
     assert (tmp_path / "a").stat().st_size == 100
 
 
-def test_other_errors_of_the_disk_are_not_called_full(tmp_path: Path) -> None:
-    with pytest.raises(GnnsysError, match=r"GS-DISK-312.*input/output error"), files.disk_errors(tmp_path):
-        raise OSError(errno.EIO, "I/O error")
+@pytest.mark.parametrize(
+    ("number", "kind", "code", "help_"),
+    [
+        (errno.ENOSPC, DiskSpaceError, "GS-DISK-002", "Free some space"),
+        (errno.EDQUOT, DiskSpaceError, "GS-DISK-002", "Free some space"),
+        (errno.EFBIG, DiskSpaceError, "GS-DISK-002", "Free some space"),
+        (errno.EMFILE, GnnsysError, "GS-DISK-310", "ulimit -n"),
+        (errno.ENFILE, GnnsysError, "GS-DISK-310", "ulimit -n"),
+        (errno.EACCES, InputDataError, "GS-DISK-311", "Choose another folder"),
+        (errno.EPERM, InputDataError, "GS-DISK-311", "Choose another folder"),
+        (errno.EROFS, InputDataError, "GS-DISK-311", "Choose another folder"),
+        (errno.EIO, GnnsysError, "GS-DISK-312", "repeat the command"),
+    ],
+)
+def test_what_the_system_refuses_names_the_file_and_a_way_out(
+    tmp_path: Path, number: int, kind: type[GnnsysError], code: str, help_: str
+) -> None:
+    with pytest.raises(GnnsysError) as caught, files.disk_errors(tmp_path / "a"):
+        raise OSError(number, "whatever")
+    assert type(caught.value) is kind
+    assert caught.value.code == code
+    assert caught.value.message.startswith(f"{tmp_path / 'a'}: {os.strerror(number).lower()}")
+    assert help_ in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "whatever", "b"), "b: input/output error"),
+        (OSError(errno.EIO, "whatever"), "a file: input/output error"),
+        (OSError("no number"), "a file: no number"),
+    ],
+)
+def test_an_error_names_the_file_that_it_knows(error: OSError, said: str) -> None:
+    assert files.explained(error).message == said
 
 
 def test_more_than_the_volume_holds_is_refused_before_writing(tmp_path: Path) -> None:

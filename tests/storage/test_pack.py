@@ -8,8 +8,10 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import gnnsys as gs
@@ -24,10 +26,21 @@ from gnnsys.errors import (
 from gnnsys.planning.calibrate import Speeds
 from gnnsys.storage.direct import DirectFile, aligned_buffer
 from gnnsys.storage.files import PAGE
-from gnnsys.storage.generation import Generation, rows_path
+from gnnsys.storage.generation import (
+    CACHE_ROWS,
+    ROW_COUNT,
+    ROW_OFFSET,
+    ROW_SHARD,
+    SLOT_OFFSET,
+    Generation,
+    rows_path,
+)
 from gnnsys.storage.hint import read_hint, resolve_store, write_hint
+from gnnsys.storage.manifest import FileEntry
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.plan_file import plan_document, read_plan
+from gnnsys.storage.pool import Pool
+from gnnsys.storage.writer import read_array
 from tests.graphs import ingest_arrays
 
 SPEEDS = Speeds(read=1e9, write=5e8, random=5e4, copy=5e9)
@@ -36,10 +49,10 @@ NODES = 600
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """store/ and pack/ : 600 nodes, rows of 52 bytes, a cache, two shards."""
+    """store/ and pack/ : 600 nodes, rows of 64 bytes, a cache, two shards."""
     folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(0)
-    x = rng.random((NODES, 13), dtype=np.float32)
+    x = rng.random((NODES, 16), dtype=np.float32)
     src, dst = rng.integers(0, NODES, (2, 3000))
     store = ingest_arrays(folder / "store", src, dst, NODES, x=x, splits={"train": np.arange(0, NODES, 3)})
     pool = gs.sample(store, folder / "pool", fanouts=[3, 2], batch_size=32)
@@ -101,6 +114,7 @@ def test_pieces_are_the_run(made: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Whatever their size: rows in order, where they belong, and the bytes of the run asked once."""
     whole = Pack.open(made / "pack").generations[0]
     unit = math.lcm(whole.row_bytes, PAGE)
+    assert whole.run_bytes(0) > 2 * unit
     for pieces in (1, 2, 1000):
         monkeypatch.setattr("gnnsys.storage.generation.piece_bytes", lambda _, size=pieces * unit: size)
         generation = Pack.open(made / "pack").generations[0]
@@ -118,13 +132,15 @@ def test_damage_in_any_piece_is_noticed(made: Path, copy: Path, monkeypatch: pyt
     unit = math.lcm(good.row_bytes, PAGE)
     monkeypatch.setattr("gnnsys.storage.generation.piece_bytes", lambda _: unit)
     k = int(np.argmax(good.count))
-    path, at = copy / "g000000" / rows_path(int(good._shard[k])), int(good._offset[k]) + 3
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
-    generation = Pack.open(copy).generations[0]
-    with pytest.raises(CorruptStoreError, match=f"rows of batch {k}"):
-        list(generation.pieces(k, aligned_buffer(unit)))
+    path, first = copy / "g000000" / rows_path(int(good._shard[k])), int(good._offset[k])
+    whole = path.read_bytes()
+    for at in range(3, int(good.count[k]) * good.row_bytes, unit):
+        data = bytearray(whole)
+        data[first + at] ^= 1
+        path.write_bytes(data)
+        generation = Pack.open(copy).generations[0]
+        with pytest.raises(CorruptStoreError, match=f"rows of batch {k}"):
+            list(generation.pieces(k, aligned_buffer(unit)))
 
 
 def test_buffers_of_the_caller_are_used(made: Path) -> None:
@@ -231,6 +247,66 @@ def test_what_was_verified_is_not_verified_again_unless_told_to(copy: Path) -> N
         always.slots(0)
     with pytest.raises(ConfigError, match="verify"):
         Generation.open(copy / "g000000", verify="sometimes")
+
+
+def test_runs_and_cache_are_verified_as_slots_are(copy: Path) -> None:
+    first, always, off = (Generation.open(copy / "g000000", verify=verify) for verify in ("first", "always", "off"))
+    good = first.read_run(0).copy()
+    for name in (rows_path(0), CACHE_ROWS):
+        with (copy / "g000000" / name).open("r+b") as file:
+            file.write(b"\xff")
+    assert not np.array_equal(first.read_run(0), good)
+    assert off.read_run(0)[0, 0] == off.load_cache()[0, 0] == 0xFF
+    with pytest.raises(CorruptStoreError, match=r"rows-00000\.bin: rows of batch 0 .* fail their checksum"):
+        always.read_run(0)
+    for checked in (first, always):
+        with pytest.raises(CorruptStoreError, match=r"cache/rows\.bin: fails its checksum"):
+            checked.load_cache()
+
+
+@pytest.mark.parametrize(
+    ("column", "at", "change"),
+    [
+        (SLOT_OFFSET, slice(None), PAGE),
+        (SLOT_OFFSET, 1, PAGE),
+        (SLOT_OFFSET, -1, PAGE),
+        (ROW_COUNT, 0, -(1 << 20)),
+        (ROW_COUNT, 0, 1 << 20),
+        (ROW_OFFSET, 1, 8),
+        (ROW_OFFSET, 1, -(1 << 30)),
+        (ROW_OFFSET, -1, PAGE),
+        (ROW_SHARD, 0, 1 << 10),
+    ],
+)
+def test_an_index_that_contradicts_the_files_is_refused(
+    made: Path, monkeypatch: pytest.MonkeyPatch, column: str, at: Any, change: int
+) -> None:
+    """As one would be that was written wrong, with checksums that are right."""
+
+    def changed(folder: Path, entry: FileEntry) -> np.ndarray:
+        values = np.array(read_array(folder, entry))
+        if entry.path == column:
+            values[at] = values[at].astype(np.int64) + change
+        return values
+
+    monkeypatch.setattr("gnnsys.storage.generation.read_array", changed)
+    with pytest.raises(CorruptStoreError, match=r"GS-STORE-007: .*index and files disagree"):
+        Generation.open(made / "pack/g000000")
+
+
+def test_closing_lets_go_of_the_files_that_were_opened_and_of_no_others(made: Path) -> None:
+    pool = Pool.open(made / "pack/g000000/pool")
+    before = psutil.Process().num_fds()
+    for given in (None, pool):
+        generation = Generation.open(made / "pack/g000000", pool=given)
+        generation.slots(0)
+        generation.pool.read(0)
+        assert psutil.Process().num_fds() > before
+        generation.close()
+        assert psutil.Process().num_fds() == before
+    pool.read(0)
+    pool.close()
+    assert psutil.Process().num_fds() < before
 
 
 def test_deep_verification_lists_what_is_wrong(made: Path, copy: Path) -> None:
