@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
+from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.loading.edge_ids import EdgeIds
 from gnnsys.loading.rows import FoldedRows, NoRows, PackedRows, RowSource, TableRows
-from gnnsys.storage.files import read_small
 from gnnsys.storage.generation import Generation
 from gnnsys.storage.hint import resolve_store
-from gnnsys.storage.manifest import NAME
+from gnnsys.storage.manifest import kind_of
 from gnnsys.storage.pack import FORMAT as PACK_FORMAT
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import FORMAT as POOL_FORMAT
@@ -28,24 +26,18 @@ def open_source(source: Pack | Pool | Store | str | Path, verify: Verify) -> Pac
     """The artefact in folder `source`, told by its manifest; objects pass through.
 
     Raises:
-        InputDataError: no Pack, Pool or Store is there.
+        InputDataError, InterruptedWorkError: no finished Pack, Pool or Store is there.
+        CorruptStoreError: its manifest is damaged.
         ConfigError: `verify` is unknown.
     """
     if verify not in VERIFY:
         raise ConfigError("GS-CFG-402", f"verify is {verify!r}; it must be one of {', '.join(VERIFY)}")
     if not isinstance(source, str | Path):
         return source
-    kind = _kind(Path(source))
+    kind = kind_of(Path(source))
     if kind == PACK_FORMAT:
         return Pack.open(source, verify=verify)
     return Pool.open(source) if kind == POOL_FORMAT else Store.open(source)
-
-
-def _kind(path: Path) -> str:
-    try:
-        return str(json.loads(read_small(path / NAME))["format"])
-    except (CorruptStoreError, OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ""  # Store.open says what is wrong
 
 
 def open_rows(
