@@ -163,8 +163,6 @@ class Batch:
     """(P,) float32: 1 for an edge of the graph, 0 for a negative."""
     overlap: Block | None = None
     """Common neighbours, with pairs as destinations."""
-    e_id: Tensor | None = None
-    """(E,) int64 position of every edge of `edge_index` in the Store's topology, from a Loader with `edge_ids=True`."""
     t: Tensor | None = None
     """Event times of the pairs, int64."""
     etype: Tensor | None = None
@@ -206,6 +204,11 @@ class Batch:
         if not blocks:
             return torch.empty((2, 0), dtype=torch.int64, device=self.seeds.device)
         return torch.stack([blocks[0].indices.to(torch.int64), blocks[0].dst_index()])
+
+    @property
+    def e_id(self) -> Tensor | None:
+        """(E,) int64: position of every edge of `edge_index` in the Store's topology, from a Loader with `edge_ids`."""
+        return self.blocks[0].e_id if self.blocks and isinstance(self.blocks[0], Block) else None
 
     @property
     def batch_size(self) -> int:

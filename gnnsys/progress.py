@@ -19,7 +19,7 @@ def silent(_stage: str, _done: float, _total: float) -> None:
 
 @contextmanager
 def show_progress() -> Iterator[Progress]:
-    """A bar with rate and time left on a terminal, else (logs, notebooks) a line every ten seconds, on stderr.
+    """A bar with time left on a terminal, else (logs, notebooks) a line every ten seconds, on stderr.
 
     Example: with gs.show_progress() as progress: gs.ingest("edges:edges.csv", "store", progress=progress)
     """

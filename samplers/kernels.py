@@ -130,28 +130,31 @@ def _first_from(indptr, indices, node, source):
 
 
 @numba.njit(nogil=True, cache=True)
-def find_positions(indptr, indices, nodes, ptr, sources, out):
+def find_positions(indptr, indices, nodes, ptr, sources, parallel, out):
     """out (E,) int64 <- a position of every sampled edge in the ascending list of its destination: of nodes[i] the
     sources nodes[sources[e]], e in ptr[i] .. ptr[i + 1]. nodes (N,) int64, ptr (n + 1,) int32, sources (E,) int32.
 
-    A whole list is in order as it is. Edges with equal ends get one position after the other, and begin anew when
-    they are more than the list has.
+    With `parallel` edges those with equal ends get one position after the other, and begin anew when they are more
+    than the list has.
     """
     for i in range(ptr.shape[0] - 1):
-        begin = indptr[nodes[i]]
-        whole = indptr[nodes[i] + 1] - begin == ptr[i + 1] - ptr[i]
+        ascending = True
+        for e in range(ptr[i] + 1, ptr[i + 1]):
+            ascending &= nodes[sources[e - 1]] <= nodes[sources[e]]
+        before = np.int64(0)
         for e in range(ptr[i], ptr[i + 1]):
             source = nodes[sources[e]]
-            if whole and indices[begin + e - ptr[i]] == source:
-                out[e] = begin + e - ptr[i]
-                continue
             first = _first_from(indptr, indices, nodes[i], source)
-            copies = _first_from(indptr, indices, nodes[i], source + 1) - first
-            before = np.int64(0)
-            if copies > 1:
+            out[e] = first
+            if not parallel:
+                continue
+            if ascending:
+                before = before + 1 if e > ptr[i] and sources[e - 1] == sources[e] else np.int64(0)
+            else:
+                before = np.int64(0)
                 for p in range(ptr[i], e):
                     before += sources[p] == sources[e]
-            out[e] = first + before % copies
+            out[e] += before % (_first_from(indptr, indices, nodes[i], source + 1) - first)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -33,6 +33,14 @@ def columns_of(labels: np.ndarray | None) -> int:
     return 0 if labels is None or labels.ndim == 1 else labels.shape[1]
 
 
+def require_class_names(counts: Mapping[str, Any]) -> None:
+    """Raise ValueError where the counts of a Store name its classes, and not every one once."""
+    names = counts.get("class_names", [])
+    good = isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    if not good or ("class_names" in counts and len(names) != counts["classes"]):
+        raise ValueError(f"a name of every class: {names!r:.80}")
+
+
 def described(counts: Mapping[str, Any]) -> tuple[LabelKind, int]:
     """Kind and columns (0 of classes) that the counts of a Store tell.
 

@@ -24,7 +24,7 @@ from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
 from gnnsys.storage.additions import Part, parts_of, read_additions
 from gnnsys.storage.checksums import digest_file
 from gnnsys.storage.files import map_array, open_read
-from gnnsys.storage.labels import LabelKind, described
+from gnnsys.storage.labels import LabelKind, described, require_class_names
 from gnnsys.storage.manifest import FileEntry, Manifest, dtype_name, numpy_dtype, read_manifest
 from gnnsys.storage.tables import Table, Verify, open_table
 from gnnsys.storage.writer import read_array
@@ -120,6 +120,12 @@ class Store:
     def num_classes(self) -> int:
         """Number of classes, 0 without labels and where they are a matrix."""
         return int(self.manifest.counts["classes"])
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the classes are called, by number; None where they are numbers."""
+        names = self.manifest.counts.get("class_names")
+        return None if names is None else tuple(names)
 
     @property
     def label_kind(self) -> LabelKind | None:
@@ -300,6 +306,7 @@ def _check_shapes(path: Path, manifest: Manifest) -> None:
         expected |= {split_path(name): manifest.entry(split_path(name)).shape for name in manifest.counts["splits"]}
         ids = dtype_name(id_dtype(counts["nodes"]))
         columns = described(manifest.counts)[1]
+        require_class_names(manifest.counts)
         dtypes = {INDPTR: "I64", INDICES: ids, WEIGHTS: "F32", LABELS: "F32" if columns else "I64"}
         dtypes |= {split_path(name): ids for name in manifest.counts["splits"]}
     except (KeyError, TypeError, ValueError) as error:

@@ -44,7 +44,6 @@ Model = Annotated[
 ]
 Dropout = Annotated[float | None, typer.Option(help="Of that model; what train would take when not given.")]
 
-_NODE_TEXT = "a text with the id of a node and its numbers per row, in any order"
 _ROW_OF_NODE = "Row i is that of node i; where ids are names, of the i-th name in order of first appearance."
 _NOTES = {
     "self_loops": "self loops",
@@ -84,13 +83,16 @@ def ingest(
     features: Annotated[
         str | None,
         typer.Option(
-            help=f"With edges:FILE, {_NODE_TEXT}, or an (N, F) .npy file. {_ROW_OF_NODE} For graphs without features: "
-            "degree | random:COLUMNS[:SEED]."
+            help="With edges:FILE, a text with the id of a node and its numbers per row, in any order, or an (N, F) "
+            f".npy file. {_ROW_OF_NODE} For graphs without features: degree | random:COLUMNS[:SEED]."
         ),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help=f"With edges:FILE, {_NODE_TEXT}, or a .npy or one-column text file. {_ROW_OF_NODE}"),
+        typer.Option(
+            help="With edges:FILE, a text with the id of a node and its class (number or name) or numbers per row, "
+            f"in any order; or a .npy or one-column text file. {_ROW_OF_NODE}"
+        ),
     ] = None,
     edge_weights: Annotated[
         str | None,

@@ -21,6 +21,9 @@ from gnnsys.units import format_size
 
 _OPEN = {store.FORMAT: gs.Store.open, pool.FORMAT: gs.Pool.open, pack.FORMAT: gs.Pack.open}
 
+_WIDTH = 200
+"""Of a value that is shown."""
+
 Target = Annotated[Path, typer.Argument(help="A Store, Pool, Pack or Run.")]
 
 
@@ -62,9 +65,14 @@ def _described(content: manifest.Manifest) -> list[str]:
     lines = [f"  id       {content.id}", f"  digest   {content.digest}"]
     for title in ("inputs", "parameters", "counts"):
         values = {key: value for key, value in getattr(content, title).items() if key != "generations"}
-        lines += [f"  {title}" if values else "", *(f"    {key:<18} {value}" for key, value in values.items())]
+        lines += [f"  {title}" if values else "", *(f"    {key:<18} {_short(value)}" for key, value in values.items())]
     files = [_file_line(entry) for entry in content.files]
     return [line for line in (*lines, "  files" if files else "", *files) if line]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 2]}.."
 
 
 def _file_line(entry: manifest.FileEntry) -> str:

@@ -70,10 +70,10 @@ def ingest(
         undirected: add the reverse of every edge, then keep each ordered pair once.
         dedup: keep one of parallel edges; no_self_loops: leave out edges from a node to itself. Both are counted.
         normalize_features: `row` divides every row of `x` by its sum.
-        features, labels: files beside `edges:FILE`: a text with the id of a node and its numbers per row, in any
-            order, or an array with a row per node in the order of the ids; where ids are names, in that of their
-            first appearance (`Store.names` gives them). For any source without features they can be made: `degree`
-            (the in-degree) or `random:COLUMNS[:SEED]` (noise of variance 1).
+        features, labels: files beside `edges:FILE`: a text with the id of a node and its numbers (a label may be the
+            name of a class) per row, in any order, or an array with a row per node in the order of the ids; where ids
+            are names, in that of their first appearance (`Store.names` gives them). For any source without features
+            they can be made: `degree` (the in-degree) or `random:COLUMNS[:SEED]` (noise of variance 1).
         edge_weights: of `edges:FILE`: a file, a number per edge, or in which column of the text they are, counted
             from 1.
         label_kind: `class`, `multilabel` (0 or 1 in every column) or `regression` (numbers); when None, one column

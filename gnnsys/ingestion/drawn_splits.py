@@ -25,7 +25,9 @@ def random(labels: np.ndarray, train: int, valid: int, seed: int) -> dict[str, n
     first, second = len(ids) * train // 100, len(ids) * (train + valid) // 100
     if not 0 < first < second < len(ids):
         raise InputDataError(
-            "GS-IN-145", f"random:{train}/{valid}/{100 - train - valid} of {len(ids)} labelled nodes: a split is empty"
+            "GS-IN-145",
+            f"random:{train}/{valid}/{100 - train - valid} of {len(ids)} labelled nodes: a split is empty",
+            hint="Give more nodes a label, or the small parts more percent.",
         )
     draws = np.empty(len(ids), dtype=np.uint64)
     for start in range(0, len(ids), _STEP):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gnnsys.errors import ConfigError, InputDataError
-from gnnsys.ingestion.node_text import NodeText, parse_node_text
+from gnnsys.ingestion.node_text import NodeText, parse_node_text, scratch_ratio
 from gnnsys.ingestion.npy import map_npy
 from gnnsys.ingestion.sorting import MAX_NODES, refuse_sparse_ids
 from gnnsys.ingestion.source import Names, Rows, require_file
-from gnnsys.ingestion.text import EDGES, LABELS, edge_rows, line_of_row, num_columns, parse_columns, text_rows
+from gnnsys.ingestion.text import EDGES, LABELS, is_integer, line_of_row, num_columns, parse_columns, text_rows
 from gnnsys.ingestion.text_weights import parse_weights
 from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
@@ -30,7 +31,8 @@ class EdgeListSource:
     Args:
         path: `.npy` (E, 2) or (2, E) integers ((2, 2) counts as the latter), else text, `.gz` or plain.
         features: `.npy` (N, F), N is then the number of nodes, or text with the id of a node and F numbers per row.
-        labels: `.npy` (N,) or (N, T), or text with one integer per row, or with the id of a node and T numbers.
+        labels: `.npy` (N,) or (N, T), or text with one integer per row, or with the id of a node and T numbers or the
+            name of a class.
         weights: of the edges: `.npy` (E,), or in which column of the text they are, counted from 1.
 
     Rows with ids stand in any order: all nodes need features, those without a row have no label. Row i of features and
@@ -77,10 +79,11 @@ class EdgeListSource:
         return {role: digest_file(file) for role, file in files.items() if file is not None} | column
 
     def input_bytes(self) -> int:
-        # Two 8-byte ids per row of text, whose rows are rarely shorter than 8 bytes; .gz shrinks ids four times.
-        factors = {".npy": 0, ".gz": 8}
-        files = filter(None, (self._path, self._features, self._labels))
-        return sum(file.stat().st_size * factors.get(file.suffix, 2) for file in files)
+        # Two 8-byte ids per row of edges, whose rows are rarely shorter than 8 bytes; .gz shrinks text four times.
+        parts = [(self._path, 2.0)]
+        parts += [(file, scratch_ratio(file)) for file in (self._features, self._labels) if file is not None]
+        factors = {".npy": 0, ".gz": 4}
+        return int(sum(file.stat().st_size * factors.get(file.suffix, 1) * ratio for file, ratio in parts))
 
     def prepare(self, job: Job) -> None:
         self.header_lines = 0
@@ -91,7 +94,7 @@ class EdgeListSource:
         self.weights = None if weights is None else rows_of_array(weights)
         if self._path.suffix != ".npy":
             used = 2 if self._weight_column is None else 3
-            self.ignored_columns = max(0, num_columns(edge_rows(self._path)) - used)
+            self.ignored_columns = max(0, num_columns(self._path) - used)
 
     def edges(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         pairs = self._pairs[start:stop]
@@ -134,7 +137,7 @@ class EdgeListSource:
 
     def _read_labels(self, job: Job, path: Path) -> np.ndarray | NodeText:
         if path.suffix != ".npy":
-            if num_columns(text_rows(path)) > 1:
+            if not _is_one_column(path):
                 return self._read_text(job, path, "labels", np.float64)
             columns = parse_columns(job, path, LABELS)
             self.header_lines += columns.header
@@ -172,8 +175,15 @@ class EdgeListSource:
         largest = -1
         for start in range(0, len(self._pairs), _STEP):
             pairs = self._pairs[start : start + _STEP]
-            largest = max(largest, int(pairs.max(initial=-1, where=(pairs >= 0) & (pairs < MAX_NODES))))
+            usable = pairs[(pairs >= 0) & (pairs < MAX_NODES)]
+            largest = max(largest, int(usable.max()) if len(usable) else -1)
         return largest
+
+
+def _is_one_column(path: Path) -> bool:
+    """Rows have one field, but for one with the names of columns."""
+    first, second = ([fields for _, fields in islice(text_rows(path), 2)] + [[b""], [b""]])[:2]
+    return len(first) == 1 or (len(second) == 1 and second != [b""] and not any(map(is_integer, first)))
 
 
 def _rows(given: np.ndarray | NodeText, num_nodes: int | None) -> Rows:

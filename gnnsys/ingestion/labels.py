@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class WrittenLabels:
     """Mapped: (N,) int64 or (N, T) float32."""
     num_classes: int = 0
     counts: dict[str, Any] = field(default_factory=dict)
-    """What the counts of the Store say of a matrix; nothing of classes."""
+    """What the counts of the Store say of a matrix, or of classes that have names."""
 
 
 def check_kind(kind: str | None) -> None:
@@ -51,9 +51,20 @@ def write_labels(job: Job, labels: Rows, kind: str | None, num_classes: int | No
         raise InputDataError(
             "GS-IN-132", f"labels: {labels.dtype} in {labels.columns} columns, expected numbers, a row per node"
         )
+    if labels.class_names:
+        return _write_named_classes(job, labels, kind)
     if kind in MATRICES or (kind is None and labels.columns > 1):
         return _write_matrix(job, labels, "regression" if kind == "regression" else "multilabel")
     return _write_classes(job, labels, num_classes)
+
+
+def _write_named_classes(job: Job, labels: Rows, kind: str | None) -> WrittenLabels:
+    if kind in MATRICES:
+        raise InputDataError(
+            "GS-IN-132", f"labels: names such as {labels.class_names[0]!r}, expected numbers for labels of kind {kind}"
+        )
+    written = _write_classes(job, labels, len(labels.class_names))
+    return replace(written, counts={"class_names": list(labels.class_names)})
 
 
 def _write_classes(job: Job, labels: Rows, num_classes: int | None) -> WrittenLabels:

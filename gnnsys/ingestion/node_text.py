@@ -1,10 +1,13 @@
-"""Rows of nodes from a text: the id of a node, then its numbers; rows stand in any order, a node in one of them."""
+"""Rows of nodes from a text: the id of a node, then its numbers; rows stand in any order, a node in one of them.
+
+A label may also be the name of a class.
+"""
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -14,19 +17,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gnnsys.errors import InputDataError
+from gnnsys.ingestion.class_names import ClassNames
 from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.npy import map_raw
 from gnnsys.ingestion.source import Names, Rows
-from gnnsys.ingestion.text import text_rows
+from gnnsys.ingestion.text import MAX_LINE, names_bytes, text_rows
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
 
 _ID = re.compile(rb"\d{1,18}")
+_ID_COLUMNS = frozenset(b"|id|node|node_id|nodeid|index|name|key|vertex".split(b"|"))
+"""What people call the column of ids; pandas writes no name."""
+_LINE_BYTES = 64
+"""Memory of a row per byte of its text, while it is fields and then numbers."""
 _HELD = 40
 """Memory of a row's node while rows are read and put in order, beside the names."""
 _FORM = (
-    "A row is the id of a node, then its numbers, classes from 0; an empty cell is NaN. Rows without ids become an "
+    "A row is the id of a node, then its numbers; an empty cell is NaN. Rows without ids become an "
     'array, a row per node in order: np.save("x.npy", np.loadtxt("x.csv", delimiter=",", dtype="float32")).'
 )
 _STRANGER = "Take the row out, or give the node an edge to itself; --no-self-loops leaves that out again."
@@ -45,6 +53,8 @@ class NodeText:
     values: np.ndarray
     header: bool
     """A first line of column names was skipped."""
+    classes: tuple[str, ...] = ()
+    """What the numbers in `values` are of, when they stand for names: in order of first appearance."""
 
     @property
     def num_nodes(self) -> int:
@@ -52,7 +62,7 @@ class NodeText:
         return int(self.nodes[-1]) + 1 if len(self.nodes) else 0
 
     def rows(self, num_nodes: int) -> Rows:
-        """A row per node, NaN where the text has none.
+        """A row per node, NaN where the text has none; classes that have names are numbered in their order.
 
         Raises:
             InputDataError: the text has a row of a node that there is not.
@@ -62,14 +72,17 @@ class NodeText:
                 "GS-IN-179", f"{self.path} has a row of node {self.num_nodes - 1}, there are {num_nodes} nodes"
             )
         columns, dtype = self.values.shape[1], self.values.dtype
+        names = tuple(sorted(self.classes))
+        ranks = np.array([names.index(name) for name in self.classes] + [np.nan])
 
         def read(start: int, stop: int) -> np.ndarray:
             out = np.full((stop - start, columns), np.nan, dtype=dtype)
             a, b = np.searchsorted(self.nodes, [start, stop])
-            out[self.nodes[a:b] - start] = self.values[self.order[a:b]]
+            given = self.values[self.order[a:b]]
+            out[self.nodes[a:b] - start] = ranks[np.nan_to_num(given, nan=-1).astype(np.int64)] if names else given
             return out
 
-        return Rows(num_nodes, columns, dtype, read)
+        return Rows(num_nodes, columns, dtype, read, class_names=names)
 
     def require_all(self, names: Names | None) -> None:
         """Refuse a text without a row of every node: of all names, or of all ids from 0 to the largest."""
@@ -80,64 +93,84 @@ class NodeText:
         first = int(gaps[0]) if len(gaps) else len(self.nodes)
         raise InputDataError(
             "GS-IN-180",
-            f"{self.path} has no row of node {first if names is None else repr(names[first])} and "
-            f"{num_nodes - len(self.nodes) - 1:,} others",
+            f"{self.path} has no row of node {first if names is None else repr(names[first])}"
+            + (f" and {others:,} others" if (others := num_nodes - len(self.nodes) - 1) else ""),
             hint="Every node needs features; a row with empty cells and --on-nan zero gives a node zeros.",
         )
 
 
+def scratch_ratio(path: Path) -> float:
+    """Scratch bytes of a byte of text, told by its first row."""
+    fields = next((fields for _, fields in text_rows(path)), [b""]) if path.suffix != ".npy" else [b""]
+    return (16 + 8 * len(fields)) / sum(len(field) + 1 for field in fields)
+
+
 def parse_node_text(job: Job, path: Path, role: str, names: Names | None, dtype: type[np.generic]) -> NodeText:
-    """Every row of `path`, its numbers as `dtype`; ids are `names`, or number the nodes from 0. Parsed once per stage.
+    """Every row of `path`, its numbers as `dtype`; ids are `names`, or number the nodes from 0. Parsed once per stage,
+    after a kill from its beginning.
 
     Args:
-        role: what the rows are, `features` or `labels`: names the scratch files.
+        role: what the rows are: `features`, or `labels`, which may be a name of a class in place of numbers.
 
     Raises:
         InputDataError: a row is not an id and as many numbers as the first has, names no node, or one that another
-            row names.
+            row names; a column of labels is empty.
         MemoryBudgetError: ids of so many rows cannot be put in order.
     """
     unit = f"text/nodes/{role}"
     values, nodes = (job.stage.work / f"columns-{role}-{what}.bin" for what in ("values", "nodes"))
     if unit not in job.stage.done:
-        parser = _Parser(job, path, names, np.dtype(dtype))
-        write_scratch(values, parser.blocks())
-        write_scratch(nodes, parser.in_order())
-        job.stage.record(unit, rows=parser.rows, columns=parser.columns, header=parser.header)
+        with job.budget.holding(0 if names is None else names_bytes(names), "names of nodes"):
+            parser = _Parser(job, path, names, np.dtype(dtype), labels=role == "labels")
+            write_scratch(values, parser.blocks())
+            write_scratch(nodes, parser.in_order())
+        classes = parser.classes.names if parser.classes else []
+        job.stage.record(unit, rows=parser.rows, columns=parser.columns, header=parser.header, classes=classes)
     facts = job.stage.done[unit]
     rows = facts["rows"]
     ascending, order = map_raw(nodes, np.dtype(np.int64), (2, rows), fortran=False)
     table = map_raw(values, np.dtype(dtype), (rows, facts["columns"]), fortran=False)
-    return NodeText(path, ascending, order, table, facts["header"])
+    return NodeText(path, ascending, order, table, facts["header"], tuple(facts["classes"]))
 
 
 class _Parser:
     """One text being read: its numbers go out in blocks, the node of every row is kept."""
 
-    def __init__(self, job: Job, path: Path, names: Names | None, dtype: np.dtype) -> None:
-        self._job, self._path, self._dtype = job, path, dtype
-        self._named = names is not None
-        self._number_of: Callable[[bytes], int | None] = _whole_number if names is None else _numbers(names).get
+    def __init__(self, job: Job, path: Path, names: Names | None, dtype: np.dtype, *, labels: bool) -> None:
+        self._job, self._path, self._dtype, self._labels = job, path, dtype, labels
+        self._numbers = None if names is None else _numbers(names)
         self._nodes = array("q")
-        self.columns, self.header = 0, False
+        self._header: tuple[int, list[bytes]] | None = None
+        self._may_name_classes = labels  # until the first number was read
+        self.classes: ClassNames | None = None
+        self.columns = self._read_bytes = 0
 
     @property
     def rows(self) -> int:
         return len(self._nodes)
 
+    @property
+    def header(self) -> bool:
+        return self._header is not None
+
     def blocks(self) -> Iterator[np.ndarray]:
         """The numbers of all rows in the order of the text, (n, C) of the dtype at a time."""
-        rows = text_rows(self._path)
+        size = self._path.stat().st_size
+        rows, given = self._fields(), np.zeros(1, dtype=bool)
         while block := self._block(rows):
+            table = np.frombuffer(block).reshape(-1, self.columns)
+            given = given | ~np.isnan(table).all(axis=0)
             with np.errstate(over="ignore"):  # becomes an infinity, which writing a table refuses
-                yield np.frombuffer(block).astype(self._dtype)
+                yield table.astype(self._dtype)
+            self._job.progress(f"read {self._path.name}", min(self._read_bytes, size), size)
+        self._refuse_misread(given)
 
     def in_order(self) -> Iterator[np.ndarray]:
         """The nodes, ascending, then the row of each; (rows,) int64."""
         with self._held():
-            given = np.frombuffer(self._nodes, dtype=np.int64)
-            order = np.argsort(given, kind="stable")
-            nodes = given[order]
+            found = np.frombuffer(self._nodes, dtype=np.int64)
+            order = np.argsort(found, kind="stable")
+            nodes = found[order]
             twice = np.flatnonzero(nodes[1:] == nodes[:-1])
             if len(twice):
                 first, second = (self._line(int(row)) for row in order[twice[0] : twice[0] + 2])
@@ -145,10 +178,15 @@ class _Parser:
             yield nodes
             yield order
 
+    def _fields(self) -> Iterator[tuple[int, list[bytes]]]:
+        longest = min(MAX_LINE, self._job.budget.total // _LINE_BYTES)
+        return text_rows(self._path, self._numbers or (), longest)
+
     def _block(self, rows: Iterator[tuple[int, list[bytes]]]) -> array[float]:
         numbers = array("d")
         for line, fields in rows:
             numbers.extend(self._row(line, fields))
+            self._read_bytes += sum(map(len, fields)) + len(fields)
             if len(numbers) * numbers.itemsize >= self._job.block_bytes:
                 break
         with self._held():  # so many rows are refused before all are read
@@ -156,43 +194,77 @@ class _Parser:
 
     def _row(self, line: int, fields: list[bytes]) -> list[float]:
         """The numbers of a row, whose node is noted; none of a line of column names."""
-        node, numbers = self._number_of(fields[0]), _floats(fields[1:])
-        if node is None and not self.rows and not self.header and self._names_columns(fields[0], numbers):
-            self.header = True
-            return []
+        node, numbers = self._node(fields[0]), _floats(fields[1:])
         if node is None:
-            what = "which no edge has" if self._named else "expected a whole number from 0"
-            raise self._bad_row(line, f"is of node {_shown(fields[0])}, {what}", _STRANGER if self._named else _FORM)
+            if self.rows or self._header or not _names_columns(fields[0], numbers):
+                raise self._stranger(line, fields)
+            self._header = line, fields
+            return []
+        if len(fields) < 2 or self.columns not in (0, len(fields) - 1):
+            raise self._bad_row(line, f"has {len(fields)} columns, expected {max(1, self.columns) + 1}")
+        if self._may_name_classes and len(fields) == 2:
+            numbers = self._of_class(line, fields[1], numbers)
         if numbers is None:
             column = next(i for i, field in enumerate(fields[1:], 2) if _floats([field]) is None)
             raise self._bad_row(line, f"has no number in column {column}: {_shown(fields[column - 1])}")
-        self.columns = self.columns or len(numbers)
-        if not numbers or len(numbers) != self.columns:
-            raise self._bad_row(line, f"has {len(fields)} columns, expected {max(1, self.columns) + 1}")
+        self.columns = len(numbers)
         self._nodes.append(node)
         return numbers
 
-    def _names_columns(self, first: bytes, numbers: list[float] | None) -> bool:
-        """A row of no node is one of column names: one of them is no number, or stands where numbers have to be."""
-        return numbers is None or (not self._named and _floats([first]) is None)
+    def _node(self, field: bytes) -> int | None:
+        if self._numbers is not None:
+            return self._numbers.get(field)
+        return int(field) if _ID.fullmatch(field) else None
+
+    def _of_class(self, line: int, field: bytes, numbers: list[float] | None) -> list[float] | None:
+        """What a row of one label says: the number of the class that it names, else `numbers`."""
+        if self.classes is None and numbers is None:
+            self.classes = ClassNames(self._path)
+        if self.classes is not None:
+            return [self.classes.number(line, field)]
+        self._may_name_classes = not field
+        return numbers
+
+    def _refuse_misread(self, given: np.ndarray) -> None:
+        """Raise InputDataError where the text as a whole is hardly what it was taken for; `given` (C,): some row has a
+        number in this column."""
+        if self._header and self.classes and self._header[1][-1].decode(errors="replace") in self.classes:
+            raise self._stranger(*self._header)  # what other rows call a class is no name of a column
+        problem = "" if self.rows else "has no rows"
+        if self._labels and self.rows and not given.all():
+            problem = f"has no label in column {int(np.argmin(given)) + 2}"
+        if self._labels and self.rows == 1 and self.columns > 1:
+            problem = f"has one row, of {self.columns + 1} columns"
+        if problem:
+            raise InputDataError("GS-IN-183", f"{self._path} {problem}", hint=_FORM)
 
     def _held(self) -> AbstractContextManager[None]:
         return self._job.budget.holding(_HELD * self.rows, f"node ids of {self._path.name}")
 
     def _line(self, row: int) -> int:
-        return next(islice(text_rows(self._path), row + self.header, None))[0]
+        return next(islice(self._fields(), row + self.header, None))[0]
+
+    def _stranger(self, line: int, fields: list[bytes]) -> InputDataError:
+        what = "expected a whole number from 0" if self._numbers is None else "which no edge has"
+        hint = _FORM if self._numbers is None else _STRANGER
+        return self._bad_row(line, f"is of node {_shown(fields[0])}, {what}", hint)
 
     def _bad_row(self, line: int, problem: str, hint: str = _FORM) -> InputDataError:
         return InputDataError("GS-IN-179", f"{self._path} row {line:,} {problem}", hint=hint)
 
 
+def _names_columns(first: bytes, numbers: list[float] | None) -> bool:
+    """Whether a first row of no node is one of column names: it says that ids follow, or has what is no number.
+
+    An id that was spoilt (quotes, invisible characters) is none of these.
+    """
+    bare = re.sub(rb"[^0-9A-Za-z.+-]", b"", first)
+    return first.lower() in _ID_COLUMNS or (numbers is None and _floats([bare or b"x"]) is None)
+
+
 def _numbers(names: Names) -> dict[bytes, int]:
     text, offsets = names.mapped()
     return {text[offsets[i] : offsets[i + 1]].tobytes(): i for i in range(len(offsets) - 1)}
-
-
-def _whole_number(field: bytes) -> int | None:
-    return int(field) if _ID.fullmatch(field) else None
 
 
 def _floats(fields: list[bytes]) -> list[float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def selected_rows(rows: Rows, kept: np.ndarray | None) -> Rows:
             _drain(rows, end)
         return out
 
-    return Rows(len(kept), rows.columns, rows.dtype, read, rows.sequential)
+    return replace(rows, num_rows=len(kept), read=read)
 
 
 def _drain(rows: Rows, start: int) -> None:

@@ -55,6 +55,8 @@ class Rows:
     read: Callable[[int, int], np.ndarray]
     sequential: bool = False
     """Blocks are to be asked for one at a time and in order: going back is possible, and slow."""
+    class_names: tuple[str, ...] = ()
+    """Of labels: what their numbers are called."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Source(Protocol):
         ...
 
     def input_bytes(self) -> int:
-        """Upper bound of the scratch that `prepare` writes."""
+        """Scratch that `prepare` writes, as far as it can be told before."""
         ...
 
     def prepare(self, job: Job) -> None:

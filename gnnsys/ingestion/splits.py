@@ -12,8 +12,9 @@ from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.ingestion import drawn_splits
 from gnnsys.storage.labels import known
 
-_PER_CLASS = re.compile(r"per-class:(\d+)/(\d+)")
-_RANDOM = re.compile(r"random:(\d+)/(\d+)/(\d+)")
+_GIVEN = re.compile(r"given:([0-9]{1,9})")
+_PER_CLASS = re.compile(r"per-class:([0-9]{1,9})/([0-9]{1,9})")
+_RANDOM = re.compile(r"random:([0-9]{1,3})/([0-9]{1,3})/([0-9]{1,3})")
 _NAME = re.compile(r"[A-Za-z0-9_+=-]{1,100}")
 _STEP = 1 << 17
 _SCORED = ("train", "valid", "test")
@@ -79,8 +80,8 @@ def parse_split(text: str | None, seed: int | None = None, overlap: bool = False
 def _rule(text: str) -> SplitRule:
     if text in ("given", "none"):
         return SplitRule(text)
-    if text.startswith("given:") and text[6:].isdigit():
-        return SplitRule("given", version=int(text[6:]))
+    if match := _GIVEN.fullmatch(text):
+        return SplitRule("given", version=int(match[1]))
     match = _PER_CLASS.fullmatch(text)
     if match and int(match[1]) > 0 and int(match[2]) > 0:
         return SplitRule("per-class", train=int(match[1]), valid=int(match[2]))

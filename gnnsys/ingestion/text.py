@@ -12,7 +12,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -53,6 +53,11 @@ _PROBLEMS = {
     kernels.QUOTED: ("GS-IN-119", "holds a quoted id", "Write ids without quotes, and separate them by tabs."),
 }
 _OF_LABELS = "Row i is the class of node i and nothing else: a whole number from 0, -1 = unlabelled."
+
+
+def names_bytes(names: Names) -> int:
+    """Memory of a dictionary of them."""
+    return names.text_path.stat().st_size + len(names) * _NAME_BYTES
 
 
 @dataclass(frozen=True)
@@ -114,33 +119,55 @@ def edge_rows(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     with unpacking(path), _open(path) as file:
         start = _sniff(file, path, EDGES)
         file.seek(start.byte)
-        yield from _rows(file, path, start.line, start.separator)
+        for line, text in enumerate(file, start.line + 1):
+            if data := _data(text):
+                yield line, _fields(data, start.separator)
 
 
-def text_rows(path: Path) -> Iterator[tuple[int, list[bytes]]]:
-    """As `edge_rows`, of any text, with a first line of column names."""
+def text_rows(path: Path, names: Container[bytes] = (), longest: int = MAX_LINE) -> Iterator[tuple[int, list[bytes]]]:
+    """As `edge_rows`, of any text, with a first line of column names; the first row tells the separator.
+
+    Lines that begin with # or % are no rows unless one of `names` stands there. Between tabs the last field may be
+    empty.
+
+    Raises:
+        InputDataError: a line is longer than `longest` bytes, holds a NUL, or a carriage return that does not end it.
+    """
     with unpacking(path), _open(path) as file:
         file.seek(_start_byte(file))
-        yield from _rows(file, path, 0, None)
+        separator, line, known = None, 0, False
+        while text := file.readline(longest + 1):
+            _refuse_long(text, path, line, longest)
+            line += 1
+            data = text.strip(b" \t\r\n")
+            _refuse_binary(data, path, line)
+            if not known:
+                separator = _separator(data)
+            fields = _fields(text.strip(b" \r\n") if separator == b"\t" else data, separator)
+            if data and (data[:1] not in (b"#", b"%") or fields[0] in names):
+                known = True
+                yield line, fields
 
 
-def num_columns(rows: Iterator[tuple[int, list[bytes]]]) -> int:
-    """Of the first row; 0 where there is none."""
-    return next((len(fields) for _, fields in rows), 0)
+def num_columns(path: Path) -> int:
+    """Of the first row of a file of edges; 0 where there is none."""
+    return next((len(fields) for _, fields in edge_rows(path)), 0)
 
 
-def _rows(file: IO[bytes], path: Path, line: int, separator: bytes | None) -> Iterator[tuple[int, list[bytes]]]:
-    """The rows from here on; `line` lines were read before. The first row tells the separator where it is None."""
-    first = True
-    while text := file.readline(MAX_LINE + 1):
-        _refuse_long(text, path, line)
-        line += 1
-        if b"\0" in text:
-            raise bad_row(path, line, text, kernels.NUL, EDGES)
-        if data := _data(text):
-            separator = _separator(data) if first and separator is None else separator
-            first = False
-            yield line, _fields(data, separator)
+def is_integer(field: bytes) -> bool:
+    """Digits, with a sign or without."""
+    return _INTEGER.fullmatch(field) is not None
+
+
+def _refuse_binary(data: bytes, path: Path, line: int) -> None:
+    if b"\0" in data:
+        raise bad_row(path, line, data, kernels.NUL, EDGES)
+    if b"\r" in data:
+        raise InputDataError(
+            "GS-IN-182",
+            f"{path} row {line:,} holds a carriage return inside: {data[:60].decode('utf-8', 'replace')!r}",
+            hint="Lines end with \\n or \\r\\n: save the text with line ends of Unix or Windows.",
+        )
 
 
 class _Parser:
@@ -329,7 +356,7 @@ def _sniff(file: IO[bytes], path: Path, form: Form) -> _Start:
     if not found:
         return _Start(byte, line, False, None, False)
     separator = _separator(found[0][2])
-    integers = [all(map(_INTEGER.fullmatch, _fields(data, separator)[:2])) for _, _, data in found]
+    integers = [all(map(is_integer, _fields(data, separator)[:2])) for _, _, data in found]
     named = form.names and _names_columns(path, found[0], separator)
     header = named or (integers[-1] and not integers[0])
     first = found[0] if not header else found[1] if len(found) == 2 else (byte, line)
@@ -413,6 +440,7 @@ def _split(block: bytes, count: int) -> list[bytes]:
     return parts
 
 
-def _refuse_long(text: bytes, path: Path, line: int) -> None:
-    if len(text) > MAX_LINE:
-        raise InputDataError("GS-IN-117", f"{path} row {line + 1:,} is longer than {MAX_LINE} bytes")
+def _refuse_long(text: bytes, path: Path, line: int, longest: int = MAX_LINE) -> None:
+    if len(text) > longest:
+        hint = "Give more --memory, or save the rows as a .npy file." if longest < MAX_LINE else ""
+        raise InputDataError("GS-IN-117", f"{path} row {line + 1:,} is longer than {longest} bytes", hint=hint)

@@ -31,7 +31,6 @@ def assemble(
         index=drawn.index,
         pairs=None if drawn.pairs is None else _tensor(drawn.pairs),
         pair_label=None if drawn.pair_label is None else _tensor(drawn.pair_label),
-        e_id=e_id,
         t=None if drawn.t is None else _tensor(drawn.t),
     )
 

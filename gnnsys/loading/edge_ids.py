@@ -21,9 +21,11 @@ class EdgeIds:
 
     def __init__(self, store: Store) -> None:
         self._graph = store.graph
+        self._parallel = int(store.manifest.counts["parallel_edges"]) > 0
 
     def of(self, drawn: PoolBatch) -> np.ndarray:
         """(E,) int64, in the order of the batch's edges; of parallel edges see `find_positions`."""
         out = aligned_buffer(8 * len(drawn.indices)).view(np.int64)
-        find_positions(self._graph.indptr, self._graph.indices, drawn.ids, drawn.indptr, drawn.indices, out)
+        graph = self._graph
+        find_positions(graph.indptr, graph.indices, drawn.ids, drawn.indptr, drawn.indices, self._parallel, out)
         return out

@@ -47,7 +47,7 @@ class Loader:
             and of tables is read than they need; a packed run comes whole.
         with_x, with_y: deliver rows; deliver labels and pairs. What is not wanted is not read.
         edge_ids: deliver `e_id`, for weights and features of edges. Looks every edge up in the topology of the Store,
-            whose pages are read for it; not from a pre-aggregated Pack.
+            whose pages are read for it; not from a pre-aggregated Pack, nor where parallel edges have weights.
         tables: names of tables; with others than `x`, `Batch.x` is a dict.
         shuffle: another order of batches in every epoch; as the pool's order says when None.
         seed: decides the order of batches and, with a Store, who is in them.
@@ -105,7 +105,7 @@ class Loader:
         self._weights = weights
         names = tables if with_x else ()
         folded = open_folded(self._opened, names, rows=rows, hops=hops)
-        found_edges = open_edge_ids(self._opened, store, folded) if edge_ids else None
+        found_edges = open_edge_ids(self._opened, store, folded, weighted=weights is not None) if edge_ids else None
         if folded is not None:
             hops = folded.hops
         batches = _batch_source(self._opened, hops=hops, labels=with_y, verify=verify, seed=seed, sampling=sampling)

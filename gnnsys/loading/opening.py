@@ -117,11 +117,16 @@ def open_folded(
     return FoldedRows(generation.aggregates, generation.pool)
 
 
-def open_edge_ids(source: Pack | Pool | Store, store: Store | str | Path | None, folded: FoldedRows | None) -> EdgeIds:
+def open_edge_ids(
+    source: Pack | Pool | Store, store: Store | str | Path | None, folded: FoldedRows | None, *, weighted: bool
+) -> EdgeIds:
     """Positions of edges in the topology of the Store, see `open_rows`.
 
+    Args:
+        weighted: edges are drawn by weights.
+
     Raises:
-        ConfigError: the outermost edges were folded into rows.
+        ConfigError: the outermost edges were folded into rows, or several edges have equal ends and different weights.
     """
     if folded is not None:
         raise ConfigError(
@@ -129,7 +134,16 @@ def open_edge_ids(source: Pack | Pool | Store, store: Store | str | Path | None,
             f"{source.path}: is pre-aggregated: its outermost edges are no longer known one by one",
             hint="Load it with rows='direct' (from the Store), or make a packed one.",
         )
-    return EdgeIds(_store_of(source, store))
+    graph = _store_of(source, store)
+    parallel = int(graph.manifest.counts["parallel_edges"])
+    if parallel and (weighted or graph.edge_weights() is not None):
+        raise ConfigError(
+            "GS-CFG-416",
+            f"{graph.path}: {parallel:,} edges have the ends of another one, and weights of their own: a batch does "
+            "not tell which of them was drawn",
+            hint="Ingest the graph with --dedup, which adds up the weights of such edges.",
+        )
+    return EdgeIds(graph)
 
 
 def _backend(source: Pack | Pool | Store, rows: str) -> str:

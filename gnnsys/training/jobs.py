@@ -120,10 +120,11 @@ def _scoring(
     loader: Loader | None = None,
 ) -> dict[str, Any]:
     """The part of a Job that says how its run is scored, checked; what of it a later evaluation must know is a hint."""
-    hints: dict[str, str | None] = {"source_path": str(opened.path), "outputs": meaning_of_outputs(task)}
+    hints: dict[str, Any] = {"source_path": str(opened.path), "outputs": meaning_of_outputs(task)}
     hints["edge_weights"] = None
     if graph is None:
         return {"hints": hints}
+    hints["class_names"] = None if graph.class_names is None else list(graph.class_names)
     scored = scored_beside(graph, _trained_split(opened, graph, loader))
     check_splits(task, graph, trained, scored)
     weights, hints["edge_weights"] = weights_of_training(opened, graph, loader, config.weighted)

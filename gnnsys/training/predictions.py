@@ -3,7 +3,7 @@
 `.csv` has a header. `node` is the id in the source (`Store.names`, else the number), `class` the largest output where
 outputs are of classes, and there is a column per output with `probabilities` (p0, p1, ...: softmax over classes, a
 sigmoid of every answer where there are several) or `outputs` (out0, out1, ...), nine digits each, which give float32
-back exactly.
+back exactly. Classes with names are told by them: `class` is one, columns are p_NAME and out_NAME.
 `.npy` holds (n,) int64 classes, or (n, C) float32 probabilities or outputs; row i is of the i-th node of the split in
 ascending order, of node i without a split.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -60,6 +60,7 @@ def write_predictions(
     progress: Progress = silent,
     *,
     of_classes: bool = True,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Replace `path` by the predictions for `nodes`; until all are written it is as it was.
 
@@ -67,6 +68,7 @@ def write_predictions(
         nodes: (n,) int64 ascending ids.
         outputs: (n, C) float32 of the model; may be mapped.
         of_classes: an output per class, of which one is right.
+        class_names: what they are called in a `.csv`, by number, as far as they have names.
 
     Raises:
         DiskSpaceError: it does not fit on the volume.
@@ -76,7 +78,8 @@ def write_predictions(
         require_free(path.parent, len(nodes) * (8 if what == "class" else 4 * columns), path.name)
         parts = _as_npy(what, outputs, of_classes)
     else:
-        parts = _as_csv(what, store, nodes, outputs, of_classes)
+        classes = [*class_names[:columns], *range(len(class_names), columns)] if of_classes else None
+        parts = _as_csv(what, store, nodes, outputs, classes)
     remove_abandoned(path)
     with replacing(path) as fd:
         offset = 0
@@ -112,15 +115,16 @@ def _as_npy(what: What, outputs: np.ndarray, of_classes: bool) -> Iterator[tuple
 
 
 def _as_csv(
-    what: What, store: Store, nodes: np.ndarray, outputs: np.ndarray, of_classes: bool
+    what: What, store: Store, nodes: np.ndarray, outputs: np.ndarray, classes: Sequence[str | int] | None
 ) -> Iterator[tuple[int, bytes]]:
-    """Rows done and lines, header first."""
+    """Rows done and lines, header first; what the `classes` are called, when outputs are of classes."""
     prefix = {"class": "", "probabilities": "p", "outputs": "out"}[what]
-    titles = [f"{prefix}{c}" for c in range(outputs.shape[1])] if prefix else []
-    yield 0, _lines([["node", *(["class"] if of_classes else []), *titles]])
-    for rows, classes, values in _pieces(what, outputs, of_classes):
+    of = range(outputs.shape[1]) if classes is None else classes
+    titles = [f"{prefix}{c if isinstance(c, int) else f'_{c}'}" for c in of] if prefix else []
+    yield 0, _lines([["node", *([] if classes is None else ["class"]), *titles]])
+    for rows, largest, values in _pieces(what, outputs, classes is not None):
         ids = store.names(nodes[rows]) if store.has_names else nodes[rows].tolist()
-        found = ([c] for c in classes.tolist()) if of_classes else ([] for _ in ids)
+        found = ([] for _ in ids) if classes is None else ([classes[c]] for c in largest.tolist())
         written = zip(ids, found, values.tolist(), strict=True)
         yield rows.stop, _lines([[name, *c, *(f"{value:.9g}" for value in row)] for name, c, row in written])
 

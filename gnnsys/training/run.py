@@ -208,6 +208,7 @@ class Run:
             InputDataError: `store` is another Store; the split has no label.
         """
         graph = self._graph(store, on)
+        self._refuse_other_classes(graph)
         with self._inference(model, memory, device) as (loaded, plan, meter):
             plan = replace(plan, weights=self._weights(graph, same=on is None))
             found = evaluate(loaded, task or self._task(), graph, [split], plan)
@@ -269,7 +270,10 @@ class Run:
             plan.budget.reserve(nodes.nbytes + PIECE_BYTES, "the nodes and a piece of the file")
             plan = replace(plan, weights=self._weights(graph, same=on is None))
             inferred = outputs_for(nodes, loaded, graph, replace(plan, progress=progress))
-            write_predictions(target, what, graph, nodes, inferred.outputs, progress, of_classes=of_classes)
+            names = self.config.get("class_names") or ()
+            write_predictions(
+                target, what, graph, nodes, inferred.outputs, progress, of_classes=of_classes, class_names=names
+            )
             return {
                 "run": str(self.path),
                 "out": str(target),
@@ -344,6 +348,17 @@ class Run:
                 hint="--on scores another graph, or other features of this one.",
             )
 
+    def _refuse_other_classes(self, store: Store) -> None:
+        """Raise ConfigError where the numbers of classes stand for other names than those trained on."""
+        found = None if store.class_names is None else list(store.class_names)
+        trained = self.config.get("class_names", found)
+        if store.label_kind == "class" and trained != found:
+            raise ConfigError(
+                "GS-CFG-890",
+                f"{store.path}: its classes are {_listed(found)}, {self.path} was trained on {_listed(trained)}",
+                hint="Give both graphs all of the same classes, by the same names.",
+            )
+
     def _refuse_meaningless(self, what: What) -> bool:
         """Whether an output is of a class, of which one is right.
 
@@ -383,3 +398,7 @@ class Run:
                 hint="Pass the task: run.evaluate(split, task=...).",
             )
         return task
+
+
+def _listed(classes: list[str] | None) -> str:
+    return "numbers" if classes is None else f"{len(classes)} ({', '.join(classes[:5])}{', ..' * (len(classes) > 5)})"

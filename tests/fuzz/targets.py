@@ -190,6 +190,7 @@ def _text_samples(golden: Path) -> list[bytes]:
         b"0\n1\n-1\n2\n",
         b"node,class\na,0\nc,1\nb,-1\n",
         b"2 .5 1\n0 1e3 2\n3 0 nan\n1 7 8\n",
+        b"id;kind\n2;zoo\n0;\n3;art\n1;zoo\n",
     ]
 
 

@@ -295,3 +295,12 @@ def test_random_bytes_never_end_in_anything_but_a_store_or_an_error_of_ours(tmp_
 def test_float_ids_are_not_taken_for_names(tmp_path: Path, row: str) -> None:
     with pytest.raises(InputDataError, match=r"GS-IN-103: .*is not a row of integers"):
         ingest(f"edges:{_text(tmp_path / 'e.csv', row)}", tmp_path / "s")
+
+
+def test_blanks_separate_whatever_stands_in_further_columns(tmp_path: Path) -> None:
+    path = _text(tmp_path / "e.txt", "src dst weight tags\n0 1 2.5 3,7,9\n1 2 3.5 1,1,4\n")
+    store = ingest(f"edges:{path}", tmp_path / "s", edge_weights=3)
+    weights = store.edge_weights()
+    assert weights is not None
+    assert weights.tolist() == [2.5, 3.5]
+    assert store.manifest.counts["ignored_columns"] == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 
 from gnnsys import Store, ingest
 from gnnsys.errors import InputDataError, MemoryBudgetError
+from gnnsys.ingestion.edges import EdgeListSource
+from gnnsys.ingestion.job import write_scratch
 
 NAMED, NUMBERED = "a,b\nc,d\nd,e\n", "0,1\n2,3\n3,4\n"
 
@@ -61,12 +65,24 @@ def test_features_of_numbered_nodes_tell_how_many_there_are(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("tiny")
-def test_shuffled_rows_make_the_same_table_as_an_array_in_order_whatever_the_memory(tmp_path: Path) -> None:
+def test_shuffled_rows_make_the_same_table_as_an_array_in_order_a_block_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     x, order = rng.standard_normal((3000, 7), dtype=np.float32), rng.permutation(3000)
     text = "".join(f"{node},{','.join(map(repr, x[node].tolist()))}\n" for node in order)
-    store = _ingest(tmp_path, "0,2999\n", features=text, memory=400_000)
+    blocks: list[int] = []
+
+    def spied(path: Path, pieces: Iterable[np.ndarray]) -> None:
+        found = list(pieces)
+        blocks.extend(piece.nbytes for piece in found if piece.dtype == np.float32)
+        write_scratch(path, found)
+
+    monkeypatch.setattr("gnnsys.ingestion.node_text.write_scratch", spied)
+    store = _ingest(tmp_path, "0,2999\n", features=text, memory=400_000, workers=1)
     assert np.array_equal(store.table("x").read(np.arange(3000)), x)
+    assert sum(blocks) == x.nbytes
+    assert max(blocks) <= 400_000 // 24 // 2 + x[0].nbytes
 
 
 def test_the_rows_follow_their_nodes_into_the_largest_component(tmp_path: Path) -> None:
@@ -100,7 +116,8 @@ def test_an_empty_cell_of_features_is_a_nan(tmp_path: Path) -> None:
         ("a,0\n\nz,x\n", "row 3 is of node 'z', which no edge has"),
         ("z,1\na,0\n", "row 1 is of node 'z', which no edge has"),
         ("h,i\nj,k\na,0\n", "row 2 is of node 'j', which no edge has"),
-        ("a,x\n", "row 1 has no number in column 2: 'x'"),
+        ("b,2\na,x\n", "row 2 has no number in column 2: 'x'"),
+        ("a,1,x\n", "row 1 has no number in column 3: 'x'"),
         ("b,1\na,1_0\n", "row 2 has no number in column 2: '1_0'"),
         ("a,0\nb,1,2\n", "row 2 has 3 columns, expected 2"),
         ("a,0\nb\n", "row 2 has 1 columns, expected 2"),
@@ -151,10 +168,10 @@ def test_a_label_of_a_node_that_the_features_do_not_have_is_refused(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("edges", "text", "node"),
-    [("a,b\nb,c\n", "c,1\na,1\n", "'b' and 0"), (NUMBERED, "4,1\n1,1\n0,1\n", "2 and 1")],
+    [("a,b\nb,c\n", "c,1\na,1\n", "'b'$"), (NUMBERED, "4,1\n1,1\n0,1\n", "2 and 1 others$")],
 )
 def test_every_node_needs_features(tmp_path: Path, edges: str, text: str, node: str) -> None:
-    with pytest.raises(InputDataError, match=rf"GS-IN-180: .*features\.csv has no row of node {node} others"):
+    with pytest.raises(InputDataError, match=rf"(?m)GS-IN-180: .*features\.csv has no row of node {node}"):
         _ingest(tmp_path, edges, features=text)
 
 
@@ -182,3 +199,101 @@ def test_more_rows_than_memory_can_put_in_order_are_refused(tmp_path: Path) -> N
     text = "".join(f"{node},1\n" for node in range(5000))
     with pytest.raises(MemoryBudgetError, match=r"GS-MEM-002: node ids of labels\.csv needs"):
         _ingest(tmp_path, "0,1\n", labels=text, memory=100_000)
+
+
+@pytest.mark.parametrize(
+    ("labels", "code", "problem"),
+    [
+        ("0,1,1,0\n", "GS-IN-183", "has one row, of 4 columns"),
+        ("0 1.5 2.5 0.25\n", "GS-IN-183", "has one row, of 4 columns"),
+        ("1\r0\r1\r", "GS-IN-182", "row 1 holds a carriage return inside: '1"),
+        ("id,y\r0,1\r1,0\r", "GS-IN-182", "row 1 holds a carriage return inside"),
+        ("0,\n1,\n2,\n", "GS-IN-183", "has no label in column 2"),
+        ("0,1,\n1,0,\n", "GS-IN-183", "has no label in column 3"),
+        ("id,label\n", "GS-IN-183", "has no rows"),
+        ("O,1\n1,2\n2,0\n", "GS-IN-179", "row 1 is of node 'O', expected a whole number from 0"),
+        ('"0",1\n1,2\n', "GS-IN-179", "row 1 is of node '\"0\"'"),
+        ('"0","x"\n1,2\n', "GS-IN-179", "row 1 is of node '\"0\"'"),
+        ("\u200b0,x\n1,y\n", "GS-IN-179", "row 1 is of node '\\u200b0'"),
+    ],
+)
+def test_a_text_that_is_hardly_what_it_is_taken_for_is_refused(
+    tmp_path: Path, labels: str, code: str, problem: str
+) -> None:
+    with pytest.raises(InputDataError, match=rf"{code}: .*labels\.csv {re.escape(problem)}"):
+        _ingest(tmp_path, "0,1\n1,2\n", labels=labels)
+
+
+def test_a_header_over_one_column_may_have_two_words(tmp_path: Path) -> None:
+    assert _ingest(tmp_path, "0,1\n1,2\n", labels="paper label\n0\n1\n2\n").labels().tolist() == [0, 1, 2]
+
+
+def test_texts_that_pandas_writes_are_read(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.arange(6.0).reshape(3, 2), index=["b", "a", "c"])
+    for name, options in (("csv", {}), ("tsv", {"sep": "\t"}), ("named.csv", {"index_label": "id"})):
+        frame.to_csv(tmp_path / f"x.{name}", **options)
+        (tmp_path / name).mkdir()
+        store = _ingest(tmp_path / name, "a,b\nb,c\n", features=tmp_path / f"x.{name}")
+        assert _rows(store) == {"a": [2, 3], "b": [0, 1], "c": [4, 5]}
+
+
+def test_an_empty_last_cell_between_tabs_is_a_cell(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, NUMBERED, labels="0\t1\t0\n3\t\t1\n4\t1\t\n")
+    assert np.array_equal(store.labels()[[0, 3, 4]], [[1, 0], [np.nan, 1], [1, np.nan]], equal_nan=True)
+
+
+def test_a_name_may_begin_as_a_comment_does(tmp_path: Path) -> None:
+    labels = "# node,class\na,0\n#cat,1\n#dog,1\nb,2\n"
+    store = _ingest(tmp_path, "a,#cat\nb,#cat\nb,a\n", labels=labels)
+    assert dict(zip(store.names(range(3)), store.labels().tolist(), strict=True)) == {"a": 0, "#cat": 1, "b": 2}
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "u4", "u8", "i1", "i8"])
+def test_edges_of_any_integers_tell_how_many_nodes_there_are(tmp_path: Path, kind: str) -> None:
+    np.save(tmp_path / "e.npy", np.array([[0, 3], [1, 2], [7, 0]], dtype=kind))
+    (tmp_path / "y.csv").write_text("3,1\n")
+    store = ingest(f"edges:{tmp_path / 'e.npy'}", tmp_path / "s", labels=tmp_path / "y.csv")
+    assert (store.num_nodes, store.labels()[3]) == (8, 1)
+
+
+def test_ids_that_no_node_can_have_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "e.npy", np.array([[0, 3], [1 << 63, 2]], dtype=np.uint64))
+    (tmp_path / "y.csv").write_text("3,1\n")
+    source, labels = f"edges:{tmp_path / 'e.npy'}", tmp_path / "y.csv"
+    assert ingest(source, tmp_path / "s", labels=labels, on_bad_edge="drop").num_nodes == 4
+    with pytest.raises(InputDataError, match="GS-IN-101"):
+        ingest(source, tmp_path / "t", labels=labels)
+
+
+def test_numbers_beyond_float32_are_infinities_which_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputDataError, match=r"GS-IN-120: .*the first is row 1"):
+        _ingest(tmp_path, "a,b\n", features="a,1\nb,1e39\n")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_row_that_memory_cannot_take_apart_is_refused(tmp_path: Path) -> None:
+    text = f"0,{','.join(['1'] * 2000)}\n"
+    with pytest.raises(InputDataError, match=r"GS-IN-117: .*row 1 is longer than 3125 bytes(?s:.*)--memory"):
+        _ingest(tmp_path, "0,0\n", features=text, memory=200_000)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_names_count_beside_the_rows(tmp_path: Path) -> None:
+    edges = "".join(f"name{i},name{i + 1}\n" for i in range(400))
+    features = "".join(f"name{i},1\n" for i in range(401))
+    with pytest.raises(MemoryBudgetError, match=r"GS-MEM-002: node ids of features\.csv needs .*names of nodes"):
+        _ingest(tmp_path, edges, features=features * 10, memory=200_000)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_the_disk_is_asked_for_what_the_rows_take_unpacked(tmp_path: Path, suffix: str) -> None:
+    """Within a factor of what they turn out to take."""
+    text = "".join(f"{node},{'0.25,' * 9}0.5\n" for node in range(3000)).encode()
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(gzip.compress(text, 1) if suffix == ".csv.gz" else text)
+    np.save(tmp_path / "e.npy", np.zeros((1, 2), dtype=np.int64))
+    told = EdgeListSource(tmp_path / "e.npy", path).input_bytes()
+    taken = 3000 * (8 + 8 + 4 * 10)
+    assert taken <= told * (20 if suffix == ".csv.gz" else 1)
+    assert told <= 4 * taken

@@ -39,6 +39,9 @@ def _files(folder: Path) -> dict[str, Any]:
     np.savetxt(folder / "y.txt", rng.integers(0, 2, 40), fmt="%d")
     (folder / "names.csv").write_text("".join(f"n{a},n{b}\n" for a, b in pairs))
     (folder / "e.csv").write_text("".join(f"{a},{b}\n" for a, b in pairs))
+    named = [f"n{node}" for node in rng.permutation(np.unique(pairs))]
+    (folder / "rows.csv").write_text("".join(f"{name},{i},.5\n" for i, name in enumerate(named)))
+    (folder / "classes.csv").write_text("".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(named)))
     masks = rng.permuted(np.tile(np.repeat([0, 1, 2, 3], 10), (2, 1)), axis=1)
     splits = {f"{name}_masks": masks == i for i, name in enumerate(("train", "val", "test"))}
     np.savez_compressed(folder / "e.npz", edges=pairs, node_features=x, node_labels=rng.integers(0, 3, 40), **splits)
@@ -49,11 +52,15 @@ def _files(folder: Path) -> dict[str, Any]:
             f"edges:{folder / 'e.csv'}",
             {"features": folder / "x.npy", "labels": folder / "y.txt", "split": "per-class:2/3"},
         ),
+        "rows": (
+            f"edges:{folder / 'names.csv'}",
+            {"features": folder / "rows.csv", "labels": folder / "classes.csv", "split": "random:40/30/30"},
+        ),
         "names": (f"edges:{folder / 'names.csv'}", {"largest_component": True}),
     }
 
 
-KINDS = ["synthetic", "npz", "csv", "names"]
+KINDS = ["synthetic", "npz", "csv", "rows", "names"]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnsys.errors import ConfigError, InputDataError
+from gnnsys.errors import ConfigError, InputDataError, MemoryBudgetError
 from gnnsys.ingestion import ArraySource, ingest
 from gnnsys.ingestion.drawn_splits import random
 from gnnsys.ingestion.splits import make_splits, parse_split
@@ -99,6 +99,12 @@ def test_random_splits_follow_the_seed_alone(tmp_path: Path) -> None:
     assert drawn("a", 1) == drawn("b", 1) != drawn("c", 2)
 
 
+@pytest.mark.parametrize("split", ["random:60/20/20", "per-class:5/5"])
+def test_memory_of_splits_that_are_drawn_is_counted(tmp_path: Path, split: str) -> None:
+    with pytest.raises(MemoryBudgetError, match="GS-MEM-002: node ids of the splits needs 117"):
+        ingest_arrays(tmp_path, NONE, NONE, 5000, y=np.arange(5000) % 3, split=split, memory=100_000, workers=1)
+
+
 def test_random_splits_of_too_few_or_no_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="GS-CFG-102: --split random needs labels"):
         _ingest(tmp_path / "none", split="random:60/20/20")
@@ -181,7 +187,8 @@ def test_splits_follow_their_nodes_into_the_largest_component(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "text",
     ["givn", "given:-1", "given:x", "per-class:20", "per-class:0/5", "random:0.5/0.2", ""]
-    + [f"random:{parts}" for parts in ("60/20", "60/20/30", "80/20/0")],
+    + [f"random:{parts}" for parts in ("60/20", "60/20/30", "80/20/0", "\uff16\uff10/20/20", "9" * 5000)]
+    + ["given:\u00b2", f"per-class:{'1' * 5000}/1"],
 )
 def test_an_unknown_rule_is_refused_with_the_choices(text: str) -> None:
     with pytest.raises(ConfigError, match=r"GS-CFG-101(?s:.*)given, given:K, per-class:20/30 .* or none"):

@@ -16,61 +16,99 @@ from gnnsys.samplers.kernels import find_positions
 NODES = 60
 
 
-def _store(folder: Path, edges: int) -> gs.Store:
-    """A graph whose weight of an edge is src * NODES + dst; with many edges, most of them have copies."""
+def _store(folder: Path, edges: int, *, weighted: bool = False, **options: Any) -> gs.Store:
+    """With many edges most of them have copies; the weight of one is src * NODES + dst."""
     ends = np.random.default_rng(0).integers(0, NODES, (2, edges))
-    weights = (ends[0] * NODES + ends[1]).astype(np.float32)
-    return gs.ingest(gs.ArraySource(ends, NODES, x=np.zeros((NODES, 1), np.float32), edge_weight=weights), folder)
+    weights = (ends[0] * NODES + ends[1]).astype(np.float32) if weighted else None
+    x = np.zeros((NODES, 1), np.float32)
+    return gs.ingest(gs.ArraySource(ends, NODES, x=x, edge_weight=weights), folder, **options)
 
 
 def _loader(store: gs.Store, **options: Any) -> gs.Loader:
-    return gs.Loader(store, seeds=np.arange(NODES), edge_ids=True, with_y=False, **options)
+    return gs.Loader(store, edge_ids=True, with_y=False, **{"seeds": np.arange(NODES), **options})
 
 
 @pytest.mark.parametrize("edges", [200, 20_000])
 @pytest.mark.parametrize(
-    "drawn", [{"fanouts": [-1, -1]}, {"fanouts": [3, 7]}, {"fanouts": [300]}, {"fanouts": [9, 9], "replace": True}]
+    "drawn",
+    [
+        {"fanouts": [-1, -1]},
+        {"fanouts": [3, 7]},
+        {"fanouts": [300]},
+        {"fanouts": [9, 9], "replace": True},
+        {"fanouts": [-1], "seeds": gs.Seeds.links(np.array([[1, 2], [3, 4], [0, 59], [7, 7]]), negatives=2)},
+    ],
 )
-def test_weights_of_the_edges_drawn_are_those_of_their_ends(tmp_path: Path, edges: int, drawn: dict[str, Any]) -> None:
+def test_edges_are_found_by_their_ends(tmp_path: Path, edges: int, drawn: dict[str, Any]) -> None:
     store = _store(tmp_path, edges)
-    weights = store.edge_weights()
-    assert weights is not None
+    graph = store.graph
     with _loader(store, batch_size=16, **drawn) as loader:
         for batch in loader:
             assert batch.e_id is not None
-            source, destination = batch.n_id[batch.edge_index].numpy()
-            assert np.array_equal(weights[batch.e_id.numpy()], source * NODES + destination)
+            e_id, (source, destination) = batch.e_id.numpy(), batch.n_id[batch.edge_index].numpy()
+            assert np.array_equal(graph.indices[e_id], source)
+            assert ((graph.indptr[destination] <= e_id) & (e_id < graph.indptr[destination + 1])).all()
             if not drawn.get("replace"):
-                assert len(batch.e_id.unique()) == len(batch.e_id)
+                assert len(np.unique(e_id)) == len(e_id)
+
+
+def test_weights_of_edges_are_found_where_copies_were_added_up(tmp_path: Path) -> None:
+    store = _store(tmp_path, 2000, weighted=True, dedup=True)
+    weights = store.edge_weights()
+    assert weights is not None
+    with _loader(store, batch_size=16, fanouts=[5, 5], weights=weights) as loader:
+        for batch in loader:
+            source, destination = batch.n_id[batch.edge_index].numpy()
+            assert batch.e_id is not None
+            found = weights[batch.e_id.numpy()]
+            assert (found % np.maximum(source * NODES + destination, 1) == 0).all()
+            assert (found >= source * NODES + destination).all()
+
+
+def test_parallel_edges_with_weights_of_their_own_are_refused(tmp_path: Path) -> None:
+    weighted, plain = _store(tmp_path / "w", 20_000, weighted=True), _store(tmp_path / "p", 20_000)
+    for store, options in ((weighted, {}), (plain, {"weights": np.ones(20_000, np.float32)})):
+        with pytest.raises(ConfigError, match=r"GS-CFG-416: .*edges have the ends of another one"):
+            _loader(store, fanouts=[2], **options)
 
 
 def test_whole_lists_are_numbered_in_order(tmp_path: Path) -> None:
     store = _store(tmp_path, 20_000)
-    with gs.Loader(
-        store, seeds=np.arange(NODES), batch_size=NODES, fanouts=[-1], edge_ids=True, with_y=False
-    ) as loader:
+    with _loader(store, batch_size=NODES, fanouts=[-1]) as loader:
         (batch,) = loader
     assert batch.e_id is not None
     spans = [np.arange(store.graph.indptr[v], store.graph.indptr[v + 1]) for v in batch.seeds.tolist()]
     assert np.array_equal(batch.e_id.numpy(), np.concatenate(spans))
 
 
-def test_edges_with_equal_ends_get_one_position_after_the_other() -> None:
-    indptr, indices = np.array([0, 5, 5]), np.array([0, 1, 1, 1, 1])
-    out = np.empty(4, dtype=np.int64)
-    sources = np.array([1, 0, 1, 1], dtype=np.int32)
-    find_positions(indptr, indices, np.array([0, 1]), np.array([0, 4], dtype=np.int32), sources, out)
-    assert out.tolist() == [1, 0, 2, 3]
-    drawn_again = np.array([1, 1, 1, 1, 1, 1], dtype=np.int32)
-    out = np.empty(6, dtype=np.int64)
-    find_positions(indptr, indices, np.array([0, 1]), np.array([0, 6], dtype=np.int32), drawn_again, out)
-    assert out.tolist() == [1, 2, 3, 4, 1, 2]
+@pytest.mark.parametrize(
+    ("drawn", "found"),
+    [
+        ([1, 0, 1, 1], [1, 0, 2, 3]),
+        ([0, 1, 1, 1, 2], [0, 1, 2, 3, 5]),
+        ([1] * 6, [1, 2, 3, 4, 1, 2]),
+        ([2, 1, 1, 0, 1, 1, 1], [5, 1, 2, 0, 3, 4, 1]),
+        ([], []),
+    ],
+)
+def test_edges_with_equal_ends_get_one_position_after_the_other(drawn: list[int], found: list[int]) -> None:
+    indptr, indices = np.array([0, 6, 6, 6]), np.array([0, 1, 1, 1, 1, 2])
+    sources, out = np.array(drawn, dtype=np.int32), np.empty(len(drawn), dtype=np.int64)
+    find_positions(indptr, indices, np.arange(3), np.array([0, len(drawn)], dtype=np.int32), sources, True, out)
+    assert out.tolist() == found
+
+
+def test_memory_of_edge_ids_is_counted(tmp_path: Path) -> None:
+    store = _store(tmp_path, 20_000)
+    with _loader(store, fanouts=[20]) as loader, gs.Loader(store, seeds=np.arange(NODES), fanouts=[20]) as usual:
+        (batch,) = loader
+        assert loader.max_batch_bytes() - usual.max_batch_bytes() >= 8 * batch.blocks[0].num_edges
 
 
 def test_positions_reach_pyg_and_a_weighted_convolution(tmp_path: Path) -> None:
     """A weighted mean by hand equals the aggregation that a PyG layer does with the weights found."""
     pyg = pytest.importorskip("torch_geometric.nn")
-    store = _store(tmp_path, 2000)
+    store = _store(tmp_path, 2000, weighted=True, dedup=True)
     weights = torch.from_numpy(np.array(store.edge_weights()))
     x = torch.randn(NODES, 4, generator=torch.Generator().manual_seed(0))
     with _loader(store, batch_size=20, fanouts=[-1]) as loader:
