@@ -190,7 +190,7 @@ class Store:
         """
         if name not in self.split_names:
             have = ", ".join(self.split_names) or "none"
-            hint = "Splits are chosen at ingest (--split given, given:K or per-class:20/30), or added: gnnsys add."
+            hint = "Splits come with ingest (--split given, per-class:20/30, random:60/20/20) or gnnsys add."
             if f"{name}.0" in self.split_names:
                 hint = f"Choose a version: --split given:0 at ingest, or --seeds {name}.0 when sampling."
             raise ConfigError("GS-CFG-020", f"{self.path}: no split named {name!r}; there are: {have}", hint=hint)
