@@ -80,10 +80,10 @@ class EdgeListSource:
 
     def input_bytes(self) -> int:
         # Two 8-byte ids per row of edges, whose rows are rarely shorter than 8 bytes; .gz shrinks text four times.
-        parts = [(self._path, 2.0)]
-        parts += [(file, scratch_ratio(file)) for file in (self._features, self._labels) if file is not None]
-        factors = {".npy": 0, ".gz": 4}
-        return int(sum(file.stat().st_size * factors.get(file.suffix, 1) * ratio for file, ratio in parts))
+        texts = [file for file in (self._path, self._features, self._labels) if file and file.suffix != ".npy"]
+        ratios = [2.0 if file == self._path else scratch_ratio(file) for file in texts]
+        sizes = [file.stat().st_size * (4 if file.suffix == ".gz" else 1) for file in texts]
+        return int(sum(size * ratio for size, ratio in zip(sizes, ratios, strict=True)))
 
     def prepare(self, job: Job) -> None:
         self.header_lines = 0

@@ -73,7 +73,8 @@ class NodeText:
             )
         columns, dtype = self.values.shape[1], self.values.dtype
         names = tuple(sorted(self.classes))
-        ranks = np.array([names.index(name) for name in self.classes] + [np.nan])
+        rank = {name: number for number, name in enumerate(names)}
+        ranks = np.array([*map(rank.__getitem__, self.classes), np.nan])  # the last one is that of no class, -1
 
         def read(start: int, stop: int) -> np.ndarray:
             out = np.full((stop - start, columns), np.nan, dtype=dtype)
@@ -101,7 +102,7 @@ class NodeText:
 
 def scratch_ratio(path: Path) -> float:
     """Scratch bytes of a byte of text, told by its first row."""
-    fields = next((fields for _, fields in text_rows(path)), [b""]) if path.suffix != ".npy" else [b""]
+    fields = next((fields for _, fields in text_rows(path)), [b""])
     return (16 + 8 * len(fields)) / sum(len(field) + 1 for field in fields)
 
 
