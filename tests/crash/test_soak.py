@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.crash.verbs import TRAIN, Golden, Verb, finish, start
 from tests.programme import record
 
 MINUTES = float(os.environ.get("MINUTES", "0"))
+_LONGEST_S = 3600 + 180 * MINUTES
 MOST_GROWTH = 1.0
 """MiB a minute."""
 
@@ -34,23 +36,24 @@ def _for_minutes(golden: Golden) -> Verb:
 
 
 @pytest.mark.skipif(MINUTES == 0, reason="make soak MINUTES=30")
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(2 * _LONGEST_S)
 def test_killed_training_equals_training_left_alone_which_does_not_grow(golden: Golden, tmp_path: Path) -> None:
     verb, rng, kills = _for_minutes(golden), random.Random(0), 0
     alone = start(verb, golden.folder, tmp_path / "alone")
     watched, samples = psutil.Process(alone.pid), []
     killed, due = start(verb, golden.folder, tmp_path / "killed"), _later(rng)
-    while alone.poll() is None:
-        time.sleep(1)
-        with suppress(psutil.Error):
-            samples.append((time.monotonic() / 60, watched.memory_info().rss / 2**20, watched.num_fds()))
-        if killed.poll() is None and time.monotonic() > due:
-            os.killpg(killed.pid, signal.SIGKILL)
-            killed.communicate()
-            kills += 1
-            killed, due = start(verb, golden.folder, tmp_path / "killed"), _later(rng)
-    killed.wait()
-    expected, found = finish(alone), finish(killed)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(finish, alone, _LONGEST_S)
+        while not done.done():
+            time.sleep(1)
+            with suppress(psutil.Error):
+                samples.append((time.monotonic() / 60, watched.memory_info().rss / 2**20, watched.num_fds()))
+            if killed.poll() is None and time.monotonic() > due:
+                os.killpg(killed.pid, signal.SIGKILL)
+                killed.communicate()
+                kills += 1
+                killed, due = start(verb, golden.folder, tmp_path / "killed"), _later(rng)
+    expected, found = done.result(), finish(killed, _LONGEST_S)
     assert {key: found[key] for key in TRAIN.lasting} == {key: expected[key] for key in TRAIN.lasting}
     minutes, memory, files = np.array(samples[len(samples) // 3 : -5]).T
     slope = float(np.polyfit(minutes, memory, 1)[0])

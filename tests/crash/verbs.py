@@ -87,9 +87,9 @@ def killed_within(child: subprocess.Popen[str], seconds: float) -> bool:
     return child.returncode != 0
 
 
-def finish(child: subprocess.Popen[str]) -> dict[str, Any]:
-    """What it printed as JSON."""
-    stdout, stderr = child.communicate(timeout=240)
+def finish(child: subprocess.Popen[str], timeout_s: float = 240) -> dict[str, Any]:
+    """What it printed as JSON; of many epochs that is more than a pipe holds, so that the child waits until it is read."""
+    stdout, stderr = child.communicate(timeout=timeout_s)
     assert child.returncode == 0, stderr
     result: dict[str, Any] = json.loads(stdout)
     return result
