@@ -88,7 +88,7 @@ def killed_within(child: subprocess.Popen[str], seconds: float) -> bool:
 
 
 def finish(child: subprocess.Popen[str], timeout_s: float = 240) -> dict[str, Any]:
-    """What it printed as JSON; of many epochs that is more than a pipe holds, so that the child waits until it is read."""
+    """What it printed as JSON. Of many epochs that is more than a pipe holds: the child waits until it is read."""
     stdout, stderr = child.communicate(timeout=timeout_s)
     assert child.returncode == 0, stderr
     result: dict[str, Any] = json.loads(stdout)
