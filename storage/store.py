@@ -128,6 +128,12 @@ class Store:
         return None if names is None else tuple(names)
 
     @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Of the columns of `x`, where a text named them."""
+        names = self.manifest.counts.get("feature_names")
+        return None if names is None else tuple(map(str, names))
+
+    @property
     def label_kind(self) -> LabelKind | None:
         """`class`, `multilabel` or `regression`, see `storage.labels`; None without labels."""
         return described(self.manifest.counts)[0] if self.manifest.has(LABELS) else None

@@ -52,6 +52,7 @@ _NOTES = {
     "dropped_loops": "self loops left out",
     "dropped_edges": "bad edges left out",
     "zeroed_rows": "rows with NaN or infinities set to 0 there",
+    "empty_classes": "of the classes without a node (are they numbered from 0?)",
     "header_lines": "header lines skipped",
     "ignored_columns": "further columns ignored (--edge-weights 3 takes weights from the third)",
 }

@@ -32,6 +32,7 @@ from gnnsys.storage.writer import write_array
 from gnnsys.units import format_size, parse_size
 
 MIN_MEMORY = 16 << 20
+_MOST_NAMES = 10_000
 
 
 def ingest(
@@ -198,6 +199,7 @@ def _build(
         "zeroed_rows": zeroed_rows,
         "header_lines": source.header_lines,
         **({"ignored_columns": source.ignored_columns} if source.ignored_columns else {}),
+        **_feature_names(source),
         **found.counts,
     }
     job.stage.commit(counts=counts, files=(*files, *splits.values()))
@@ -233,6 +235,12 @@ def _write_splits(
         splits = make_splits(rule, given, num_given, kept, found.labels, found.num_classes)
     folder, dtype = job.stage.folder, id_dtype(num_nodes)
     return {name: write_array(folder, split_path(name), ids.astype(dtype), "split") for name, ids in splits.items()}
+
+
+def _feature_names(source: Source) -> dict[str, list[str]]:
+    """Of the columns of x, where they have some and are not too many to be told."""
+    names = source.tables["x"].column_names if "x" in source.tables else ()
+    return {"feature_names": list(names)} if 0 < len(names) <= _MOST_NAMES else {}
 
 
 def _edge_counts(totals: Totals, runs: Runs, *, unique: bool) -> dict[str, int]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from gnnsys.errors import InputDataError
 
 MAX_CLASSES = 10_000
+_NO_CLASS = frozenset({"na", "n/a", "<na>", "none", "null", "?", "-"})
+"""What stands where nothing is known."""
 _MAX_BYTES = 200
 
 
@@ -32,12 +34,19 @@ class ClassNames:
             name = field.decode()
         except UnicodeDecodeError:
             name = ""
+        if name.lower() in _NO_CLASS:
+            raise InputDataError(
+                "GS-IN-181",
+                f"{self._path} row {line:,} has the class {name!r}",
+                hint="Leave the cell empty, or the row out, for a node without a label.",
+            )
         if not name or len(field) > _MAX_BYTES or '"' in name or _is_number(name):
             raise InputDataError(
                 "GS-IN-181",
                 f"{self._path} row {line:,} has the class {field[:60].decode('utf-8', 'replace')!r}, expected a name "
                 "as in other rows",
-                hint=f"All are names (UTF-8, at most {_MAX_BYTES} bytes, no quotes), or all are numbers from 0.",
+                hint=f"All are names (UTF-8, at most {_MAX_BYTES} bytes, no quotes), or all are numbers from 0; the "
+                "cell of a node without a label is empty.",
             )
         number = self._numbers.setdefault(name, len(self._numbers))
         if number == MAX_CLASSES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
 
 _STEP = 1 << 19
+_FEW = 10
+"""Edges of a graph in which a pair of nodes of its own is nothing to speak of."""
 
 
 class EdgeListSource:
@@ -110,6 +113,8 @@ class EdgeListSource:
             columns = parse_columns(job, self._path, EDGES)
             self.names = columns.names
             self.header_lines += columns.header
+            if columns.names is not None and not columns.header:
+                _warn_of_header(self._path, columns.names, columns.values)
             return columns.values
         pairs = map_npy(self._path)
         if pairs.ndim != 2 or 2 not in pairs.shape or pairs.dtype.kind not in "iu":
@@ -151,7 +156,7 @@ class EdgeListSource:
         found = parse_node_text(job, path, role, self.names, dtype)
         if role == "features":
             found.require_all(self.names)
-        self.header_lines += found.header
+        self.header_lines += found.titles is not None
         return found
 
     def _read_weights(self, job: Job) -> np.ndarray | None:
@@ -178,6 +183,17 @@ class EdgeListSource:
             usable = pairs[(pairs >= 0) & (pairs < MAX_NODES)]
             largest = max(largest, int(usable.max()) if len(usable) else -1)
         return largest
+
+
+def _warn_of_header(path: Path, names: Names, pairs: np.ndarray) -> None:
+    """The names of a first line that stand nowhere else are likely those of columns."""
+    ends = sum(int((pairs[start : start + _STEP] < 2).sum()) for start in range(0, len(pairs), _STEP))
+    if len(pairs) > _FEW and pairs[0].tolist() == [0, 1] and ends == 2:
+        warnings.warn(
+            f"{path}: the first row was read as an edge from {names[0]!r} to {names[1]!r}, which no other row has. If "
+            "these are names of columns, begin the line with #",
+            stacklevel=2,
+        )
 
 
 def _is_one_column(path: Path) -> bool:

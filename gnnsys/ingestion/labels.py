@@ -17,6 +17,7 @@ from gnnsys.storage.manifest import FileEntry
 from gnnsys.storage.store import LABELS
 
 MAX_CLASSES = 1 << 31
+_COUNTED_CLASSES = 1 << 20
 _STEP = 1 << 19
 
 
@@ -91,9 +92,15 @@ def _write_classes(job: Job, labels: Rows, num_classes: int | None) -> WrittenLa
     shape = (labels.num_rows,)
     entries, _ = write_rows(job, LABELS, "labels", labels, np.dtype(np.int64), change, shape=shape)
     written = map_array(job.stage.folder / LABELS, "<i8", shape)
-    if num_classes is None:
-        num_classes = 1 + max((int(written[a : a + _STEP].max()) for a in range(0, len(written), _STEP)), default=-1)
-    return WrittenLabels(entries, written, num_classes)
+    if num_classes is not None:
+        return WrittenLabels(entries, written, num_classes)
+    parts = [written[a : a + _STEP] for a in range(0, len(written), _STEP)]
+    num_classes = 1 + max((int(part.max()) for part in parts), default=-1)
+    seen = np.zeros(num_classes if num_classes <= _COUNTED_CLASSES else 0, dtype=bool)
+    for part in parts if len(seen) else ():
+        seen[part[part >= 0]] = True
+    empty = len(seen) - int(seen.sum())
+    return WrittenLabels(entries, written, num_classes, {"empty_classes": empty} if empty else {})
 
 
 def _write_matrix(job: Job, labels: Rows, kind: LabelKind) -> WrittenLabels:

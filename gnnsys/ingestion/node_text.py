@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
 
 _ID = re.compile(rb"\d{1,18}")
+_INDEX_COLUMNS = frozenset({b"", b"index", b"unnamed: 0"})
 _ID_COLUMNS = frozenset(b"|id|node|node_id|nodeid|index|name|key|vertex".split(b"|"))
 """What people call the column of ids; pandas writes no name."""
 _LINE_BYTES = 64
@@ -34,10 +35,16 @@ _LINE_BYTES = 64
 _HELD = 40
 """Memory of a row's node while rows are read and put in order, beside the names."""
 _FORM = (
-    "A row is the id of a node, then its numbers; an empty cell is NaN. Rows without ids become an "
-    'array, a row per node in order: np.save("x.npy", np.loadtxt("x.csv", delimiter=",", dtype="float32")).'
+    "A row is the id of a node, then its numbers: pandas writes it so with df.set_index(id).to_csv(..). Rows without "
+    "ids become a .npy array, row i for node i."
 )
-_STRANGER = "Take the row out, or give the node an edge to itself; --no-self-loops leaves that out again."
+_STRANGER = (
+    "The id comes first, without quotes, as the edges have it. Take the row out where it is of no node, or give the "
+    "node an edge to itself (--no-self-loops leaves that out again)."
+)
+_NUMBERED = "Ids that are whole numbers, without a point or quotes, number the nodes from 0; they come first in a row."
+_NUMBER = "Numbers have a decimal point and no quotes; an empty cell is NaN. Encode or leave out what is no number."
+_COLUMNS = "Fields in quotes are not read: where one holds the separator, separate by tabs instead."
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,8 @@ class NodeText:
     nodes: np.ndarray
     order: np.ndarray
     values: np.ndarray
-    header: bool
-    """A first line of column names was skipped."""
+    titles: tuple[str, ...] | None
+    """Names of its columns, without that of the ids, where a first line has them."""
     classes: tuple[str, ...] = ()
     """What the numbers in `values` are of, when they stand for names: in order of first appearance."""
 
@@ -83,7 +90,8 @@ class NodeText:
             out[self.nodes[a:b] - start] = ranks[np.nan_to_num(given, nan=-1).astype(np.int64)] if names else given
             return out
 
-        return Rows(num_nodes, columns, dtype, read, class_names=names)
+        titles = self.titles if self.titles and len(self.titles) == columns else ()
+        return Rows(num_nodes, columns, dtype, read, class_names=names, column_names=titles)
 
     def require_all(self, names: Names | None) -> None:
         """Refuse a text without a row of every node: of all names, or of all ids from 0 to the largest."""
@@ -96,7 +104,12 @@ class NodeText:
             "GS-IN-180",
             f"{self.path} has no row of node {first if names is None else repr(names[first])}"
             + (f" and {others:,} others" if (others := num_nodes - len(self.nodes) - 1) else ""),
-            hint="Every node needs features; a row with empty cells and --on-nan zero gives a node zeros.",
+            hint="Every node needs features; a row with empty cells and --on-nan zero gives a node zeros. "
+            + (
+                "Whole numbers count the nodes from 0: give other ids a letter (u1000210)."
+                if names is None
+                else "Is it the name of a column? Such a line begins with #."
+            ),
         )
 
 
@@ -126,12 +139,13 @@ def parse_node_text(job: Job, path: Path, role: str, names: Names | None, dtype:
             write_scratch(values, parser.blocks())
             write_scratch(nodes, parser.in_order())
         classes = parser.classes.names if parser.classes else []
-        job.stage.record(unit, rows=parser.rows, columns=parser.columns, header=parser.header, classes=classes)
+        job.stage.record(unit, rows=parser.rows, columns=parser.columns, titles=parser.titles, classes=classes)
     facts = job.stage.done[unit]
     rows = facts["rows"]
     ascending, order = map_raw(nodes, np.dtype(np.int64), (2, rows), fortran=False)
     table = map_raw(values, np.dtype(dtype), (rows, facts["columns"]), fortran=False)
-    return NodeText(path, ascending, order, table, facts["header"], tuple(facts["classes"]))
+    titles = None if facts["titles"] is None else tuple(facts["titles"])
+    return NodeText(path, ascending, order, table, titles, tuple(facts["classes"]))
 
 
 class _Parser:
@@ -151,8 +165,8 @@ class _Parser:
         return len(self._nodes)
 
     @property
-    def header(self) -> bool:
-        return self._header is not None
+    def titles(self) -> list[str] | None:
+        return None if self._header is None else [name.decode(errors="replace") for name in self._header[1][1:]]
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The numbers of all rows in the order of the text, (n, C) of the dtype at a time."""
@@ -175,7 +189,7 @@ class _Parser:
             twice = np.flatnonzero(nodes[1:] == nodes[:-1])
             if len(twice):
                 first, second = (self._line(int(row)) for row in order[twice[0] : twice[0] + 2])
-                raise self._bad_row(second, f"is of the same node as row {first:,}")
+                raise self._bad_row(second, f"is of the same node as row {first:,}", "Keep one row of every node.")
             yield nodes
             yield order
 
@@ -200,17 +214,27 @@ class _Parser:
             if self.rows or self._header or not _names_columns(fields[0], numbers):
                 raise self._stranger(line, fields)
             self._header = line, fields
+            self._refuse_index(line, fields)
             return []
         if len(fields) < 2 or self.columns not in (0, len(fields) - 1):
-            raise self._bad_row(line, f"has {len(fields)} columns, expected {max(1, self.columns) + 1}")
+            raise self._bad_row(line, f"has {len(fields)} columns, expected {max(1, self.columns) + 1}", _COLUMNS)
         if self._may_name_classes and len(fields) == 2:
             numbers = self._of_class(line, fields[1], numbers)
         if numbers is None:
             column = next(i for i, field in enumerate(fields[1:], 2) if _floats([field]) is None)
-            raise self._bad_row(line, f"has no number in column {column}: {_shown(fields[column - 1])}")
+            raise self._bad_row(line, f"has no number in column {column}: {_shown(fields[column - 1])}", _NUMBER)
         self.columns = len(numbers)
         self._nodes.append(node)
         return numbers
+
+    def _refuse_index(self, line: int, names: list[bytes]) -> None:
+        """Raise InputDataError where pandas put its index before the ids, whose rows it numbers."""
+        words = [name.strip(b'"').lower() for name in names]
+        known = _ID_COLUMNS - _INDEX_COLUMNS
+        ids = [i for i, word in enumerate(words[1:], 1) if word in known or word.endswith((b"_id", b" id"))]
+        if ids and words[0] in _INDEX_COLUMNS:
+            problem = f"names an index in column 1 and ids in column {ids[0] + 1}: {_shown(names[ids[0]])}"
+            raise self._bad_row(line, problem, "The ids come first: df.to_csv(.., index=False) leaves the index out.")
 
     def _node(self, field: bytes) -> int | None:
         if self._numbers is not None:
@@ -243,11 +267,11 @@ class _Parser:
         return self._job.budget.holding(_HELD * self.rows, f"node ids of {self._path.name}")
 
     def _line(self, row: int) -> int:
-        return next(islice(self._fields(), row + self.header, None))[0]
+        return next(islice(self._fields(), row + (self._header is not None), None))[0]
 
     def _stranger(self, line: int, fields: list[bytes]) -> InputDataError:
         what = "expected a whole number from 0" if self._numbers is None else "which no edge has"
-        hint = _FORM if self._numbers is None else _STRANGER
+        hint = f"{_NUMBERED} {_FORM}" if self._numbers is None else _STRANGER
         return self._bad_row(line, f"is of node {_shown(fields[0])}, {what}", hint)
 
     def _bad_row(self, line: int, problem: str, hint: str = _FORM) -> InputDataError:

@@ -45,8 +45,7 @@ def read_npy_header(file: IO[bytes], what: str, num_bytes: int) -> NpyHeader:
         raise InputDataError(
             "GS-IN-110",
             f"{what}: not a .npy array (starts with {start[:6]!r})",
-            hint='A table of numbers becomes one: np.save("x.npy", np.loadtxt("x.csv", delimiter=",", '
-            'dtype="float32")).',
+            hint='np.save("x.npy", array) writes one: row i is that of node i, without a column of ids.',
         )
     length_bytes = 2 if start[6] == 1 else 4
     length = int.from_bytes(file.read(length_bytes), "little")

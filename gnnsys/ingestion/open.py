@@ -19,6 +19,7 @@ from gnnsys.ingestion.synthetic import PowerLawSource, parse_powerlaw
 
 _KINDS = ("synthetic", "npz", "edges", "ogb")
 _POWERLAW = "powerlaw:"
+_TEXTS = (".csv", ".tsv", ".txt", ".gz", ".npy")
 _OGB_ROOT = "dataset"
 """Where ogb keeps its downloads unless told."""
 
@@ -43,6 +44,8 @@ def open_source(
     if kind == "edges":
         column = weights if isinstance(weights, int) else _path(weights)
         return EdgeListSource(Path(rest), _path(features), _path(labels), column)
+    if not _ and Path(kind).suffix.lower() in _TEXTS:
+        raise ConfigError("GS-CFG-104", f"source {str(source)!r} is not known", hint=f"Write edges:{source}.")
     _refuse_files(f"{kind}:", "Leave them out: the source has its own, or none.", features, labels, weights)
     if kind == "npz":
         return NpzSource(Path(rest))

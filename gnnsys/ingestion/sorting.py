@@ -150,8 +150,8 @@ def _bad_edge(source: Source, number: int, src: int, dst: int, limit: int) -> In
     return InputDataError(
         "GS-IN-102",
         f"{place}: node id {node} is outside [0, {limit})",
-        hint=f"The number of nodes is that of the {rows}, or the shape in the file. --on-bad-edge drop leaves such "
-        "out.",
+        hint=f"The number of nodes is that of the {rows}, or the shape in the file: do edges and rows use the same "
+        "ids? --on-bad-edge drop leaves such edges out.",
     )
 
 

@@ -57,6 +57,7 @@ class Rows:
     """Blocks are to be asked for one at a time and in order: going back is possible, and slow."""
     class_names: tuple[str, ...] = ()
     """Of labels: what their numbers are called."""
+    column_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -47,4 +47,5 @@ def _number(path: Path, line: int, fields: list[bytes], column: int) -> float:
         problem = f"{len(fields)} columns, the weights are in column {column}"
     except ValueError:
         problem = f"{fields[column - 1][:60].decode('utf-8', 'replace')!r} in column {column}, which is no number"
-    raise InputDataError("GS-IN-177", f"{path} row {line:,} has {problem}", hint="--edge-weights says which column.")
+    hint = "--edge-weights says which column; a line of column names is one when it begins with #."
+    raise InputDataError("GS-IN-177", f"{path} row {line:,} has {problem}", hint=hint)

@@ -124,7 +124,8 @@ def _scoring(
     hints["edge_weights"] = None
     if graph is None:
         return {"hints": hints}
-    hints["class_names"] = None if graph.class_names is None else list(graph.class_names)
+    for what in ("class_names", "feature_names"):
+        hints[what] = None if getattr(graph, what) is None else list(getattr(graph, what))
     scored = scored_beside(graph, _trained_split(opened, graph, loader))
     check_splits(task, graph, trained, scored)
     weights, hints["edge_weights"] = weights_of_training(opened, graph, loader, config.weighted)

@@ -329,6 +329,14 @@ class Run:
                 f"{store.path}: rows have {store.table_columns('x')} columns, {self.path} was trained on {wanted}",
                 hint="Ingest the other graph with the same features, in the same order.",
             )
+        trained, found = self.config.get("feature_names"), store.feature_names
+        if trained is not None and found is not None and trained != list(found):
+            raise ConfigError(
+                "GS-CFG-891",
+                f"{store.path}: the columns of x are {_listed(list(found))}, {self.path} was trained on "
+                f"{_listed(trained)}",
+                hint="Ingest the other graph with the same features, in the same order.",
+            )
         return store
 
     def _weights(self, graph: Store, *, same: bool) -> np.ndarray | None:
@@ -400,5 +408,5 @@ class Run:
         return task
 
 
-def _listed(classes: list[str] | None) -> str:
-    return "numbers" if classes is None else f"{len(classes)} ({', '.join(classes[:5])}{', ..' * (len(classes) > 5)})"
+def _listed(names: list[str] | None) -> str:
+    return "numbers" if names is None else f"{len(names)} ({', '.join(names[:5])}{', ..' * (len(names) > 5)})"

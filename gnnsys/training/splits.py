@@ -47,10 +47,17 @@ def check_splits(task: Task, store: Store, trained: np.ndarray | None, scored: S
 
     Raises:
         ConfigError: some of them are in `valid` or `test`, of any version that is scored.
-        InputDataError: the task's metric is not defined on the labels of a split.
+        InputDataError: none of them has a label; the task's metric is not defined on the labels of a split.
     """
     if not hasattr(task, "metric"):
         return
+    labels = store.labels()
+    if trained is not None and labels is not None and not _is_labelled(labels, trained):
+        raise InputDataError(
+            "GS-IN-505",
+            f"{store.path}: none of the {len(trained):,} seeds to train on has a label",
+            hint="Train on other seeds, e.g. seeds='train' (--seeds train when packing).",
+        )
     for split in scored.names:
         ids = as_seeds(store, task.seeds(store, split)).ids
         if ids is None:

@@ -60,6 +60,8 @@ def test_classes_as_numbers_have_no_names(tmp_path: Path) -> None:
         (b"a,x\nb,\xff\n", "GS-IN-181", "row 2 has the class"),
         (f"a,x\nb,{'y' * 201}\n", "GS-IN-181", "row 2 has the class 'yyy"),
         ('a,"x"\n', "GS-IN-181", "row 1 has the class '\"x\"'"),
+        ("a,x\nb,NA\n", "GS-IN-181", "row 2 has the class 'NA'"),
+        ("a,None\nb,x\n", "GS-IN-181", "row 1 has the class 'None'"),
         ("a,1\nb,x\n", "GS-IN-179", "row 2 has no number in column 2: 'x'"),
         ("a,x\nb,x,y\n", "GS-IN-179", "row 2 has 3 columns, expected 2"),
         ("q,x\na,y\nb,x\n", "GS-IN-179", "row 1 is of node 'q', which no edge has"),
@@ -93,12 +95,14 @@ def _with_counts(store: gs.Store, counts: dict[str, Any]) -> Any:
     return replace(store.manifest, counts=counts)
 
 
-def _graph(folder: Path, classes: list[str], seed: int = 0) -> gs.Store:
+def _graph(folder: Path, classes: list[str], seed: int = 0, titles: str = "") -> gs.Store:
     """40 nodes whose feature is their class."""
     rng = np.random.default_rng(seed)
     label = rng.permutation(np.arange(40) % len(classes))
     folder.mkdir(exist_ok=True)
-    (folder / "x.csv").write_text("".join(f"n{v},{int(label[v] == 0)},{int(label[v] == 1)}\n" for v in range(40)))
+    (folder / "x.csv").write_text(
+        titles + "".join(f"n{v},{int(label[v] == 0)},{int(label[v] == 1)}\n" for v in range(40))
+    )
     edges = "".join(f"n{v},n{(v + 1) % 40}\n" for v in range(40))
     labels = "".join(f"n{v},{classes[label[v]]}\n" for v in rng.permutation(40))
     return _ingest(folder, labels, edges, features=folder / "x.csv", split="random:50/20/30")
@@ -138,6 +142,37 @@ def test_a_run_is_not_scored_on_classes_of_other_names(tmp_path: Path, run: gs.R
             run.evaluate("test", on=other)
         run.predict(tmp_path / "p.csv", on=other)
         assert "a dog" in (tmp_path / "p.csv").read_text()
+
+
+def test_a_run_is_not_scored_on_columns_of_another_order(tmp_path: Path, run: gs.Run) -> None:
+    titles = "id,is_dog,is_cat\n"
+    store = _graph(tmp_path / "a", ["cat", "a dog"], titles=titles)
+    model = gs.build("mlp", in_channels=2, hidden_channels=4, num_layers=1, out_channels=2, dropout=0.0, seed=0)
+    options = {"fanouts": [0], "epochs": 1, "memory": "512MiB", "threads": 1}
+    named = gs.train(model, store, task=gs.NodeClassification(2), out=tmp_path / "run", **options)
+    other = _graph(tmp_path / "b", ["cat", "a dog"], titles="id,is_cat,is_dog\n")
+    for use in (lambda: named.evaluate("test", on=other), lambda: named.predict(tmp_path / "p.csv", on=other)):
+        with pytest.raises(
+            ConfigError, match=r"GS-CFG-891: .*\(is_cat, is_dog\), .*was trained on 2 \(is_dog, is_cat\)"
+        ):
+            use()
+    named.evaluate("test", on=_graph(tmp_path / "c", ["cat", "a dog"]))
+
+
+def test_classes_that_no_node_has_are_counted(tmp_path: Path) -> None:
+    assert _ingest(tmp_path, "a,2020\nb,2021\n").manifest.counts["empty_classes"] == 2020
+    assert "empty_classes" not in _ingest(tmp_path / "full", "a,0\nb,1\n").manifest.counts
+
+
+def test_seeds_without_a_label_are_nothing_to_train_on(tmp_path: Path) -> None:
+    labels = "a,x\nb,y\nc,x\nd,y\n"
+    store = _ingest(tmp_path, labels, features="random:3", split="random:50/25/25")
+    store = gs.add(store, splits={"nolab": [4]})
+    model = gs.build("mlp", in_channels=3, hidden_channels=4, num_layers=1, out_channels=2, dropout=0.0, seed=0)
+    pool = gs.sample(store, tmp_path / "pool", seeds="nolab", fanouts=[1])
+    options = {"task": gs.NodeClassification(2), "epochs": 1, "memory": "512MiB"}
+    with pytest.raises(InputDataError, match=r"GS-IN-505: .*none of the 1 seeds to train on has a label"):
+        gs.train(model, pool, out=tmp_path / "run", **options)
 
 
 def test_the_run_knows_the_names_without_the_store(run: gs.Run) -> None:

@@ -304,3 +304,18 @@ def test_blanks_separate_whatever_stands_in_further_columns(tmp_path: Path) -> N
     assert weights is not None
     assert weights.tolist() == [2.5, 3.5]
     assert store.manifest.counts["ignored_columns"] == 1
+
+
+def test_a_first_row_whose_names_never_come_again_is_questioned(tmp_path: Path) -> None:
+    pairs = "".join(f"n{i},n{i + 1}\n" for i in range(20))
+    with pytest.warns(UserWarning, match="read as an edge from 'follower' to 'followed', which no other row has"):
+        store = _ingest(tmp_path, f"follower,followed\n{pairs}")
+    assert store.num_nodes == 23
+    (tmp_path / "no").mkdir()
+    assert _ingest(tmp_path / "no", f"n5,n6\n{pairs}").num_nodes == 21
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.txt", "e.npy"])
+def test_a_file_without_its_kind_is_answered_with_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"GS-CFG-104: (?s:.*)Write edges:.*{name}"):
+        ingest(str(tmp_path / name), tmp_path / "s", labels=tmp_path / "y.csv")

@@ -132,10 +132,10 @@ def test_a_row_that_belongs_to_no_node_or_is_not_of_numbers_is_refused(
         _ingest(tmp_path, "a,b\n", **{role: text})
 
 
-def test_rows_without_ids_are_answered_with_how_to_make_an_array(tmp_path: Path) -> None:
+def test_rows_without_ids_are_answered_with_where_they_belong(tmp_path: Path) -> None:
     with pytest.raises(InputDataError, match=r"GS-IN-179: .*row 1 is of node '0\.5'") as caught:
         _ingest(tmp_path, NUMBERED, features="0.5,1\n")
-    assert "np.save(" in caught.value.hint
+    assert "a .npy array, row i for node i" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -297,3 +297,21 @@ def test_the_disk_is_asked_for_what_the_rows_take_unpacked(tmp_path: Path, suffi
     taken = 3000 * (8 + 8 + 4 * 10)
     assert taken <= told * (20 if suffix == ".csv.gz" else 1)
     assert told <= 4 * taken
+
+
+@pytest.mark.parametrize("first", ["", "index", "Unnamed: 0"])
+@pytest.mark.parametrize("second", ["id", "user_id", "Node"])
+@pytest.mark.parametrize("role", ["features", "labels"])
+def test_the_index_of_pandas_is_not_taken_for_the_ids(tmp_path: Path, role: str, first: str, second: str) -> None:
+    text = f"{first},{second},f\n0,2,.2\n1,0,0\n2,1,.1\n"
+    with pytest.raises(
+        InputDataError, match=rf"GS-IN-179: .*row 1 names an index in column 1 and ids in column 2: '{second}'"
+    ):
+        _ingest(tmp_path, "0,1\n1,2\n", **{role: text})
+
+
+def test_columns_that_have_names_are_told_by_them(tmp_path: Path) -> None:
+    store = _ingest(tmp_path, "a,b\n", features="id,width,height\nb,1,2\na,3,4\n")
+    assert store.feature_names == ("width", "height")
+    (tmp_path / "plain").mkdir()
+    assert _ingest(tmp_path / "plain", "a,b\n", features="b,1,2\na,3,4\n").feature_names is None
