@@ -136,7 +136,7 @@ def ingest(
             normalize_features=normalize_features,
             features=features,
             labels=labels,
-            edge_weights=int(edge_weights) if edge_weights and edge_weights.isdigit() else edge_weights,
+            edge_weights=edge_weights,
             label_kind=label_kind,
             on_nan=on_nan,
             on_bad_edge=on_bad_edge,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gnnsys.ingestion.synthetic import PowerLawSource, parse_powerlaw
 
 _KINDS = ("synthetic", "npz", "edges", "ogb")
 _POWERLAW = "powerlaw:"
+_COLUMN = re.compile("[0-9]{1,9}")
 _TEXTS = (".csv", ".tsv", ".txt", ".gz", ".npy")
 _OGB_ROOT = "dataset"
 """Where ogb keeps its downloads unless told."""
@@ -42,8 +44,7 @@ def open_source(
         return source if hasattr(source, "fingerprint") else source_of_object(source)
     kind, _, rest = str(source).partition(":")
     if kind == "edges":
-        column = weights if isinstance(weights, int) else _path(weights)
-        return EdgeListSource(Path(rest), _path(features), _path(labels), column)
+        return EdgeListSource(Path(rest), _path(features), _path(labels), _column_or_path(weights))
     if not _ and Path(kind).suffix.lower() in _TEXTS:
         raise ConfigError("GS-CFG-104", f"source {str(source)!r} is not known", hint=f"Write edges:{source}.")
     _refuse_files(f"{kind}:", "Leave them out: the source has its own, or none.", features, labels, weights)
@@ -75,6 +76,12 @@ def _open_ogb(name: str, root: str) -> Source:
         f"ogb data set {name!r} is not known" + (f"; did you mean {close[0]}?" if close else ""),
         hint=f"Known are {', '.join(known)}.",
     )
+
+
+def _column_or_path(weights: str | Path | int | None) -> int | Path | None:
+    if isinstance(weights, str) and _COLUMN.fullmatch(weights):
+        return int(weights)
+    return weights if isinstance(weights, int) else _path(weights)
 
 
 def _path(given: str | Path | None) -> Path | None:

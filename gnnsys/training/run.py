@@ -75,6 +75,10 @@ def train(
         MemoryBudgetError: training does not fit into `memory`.
         InterruptedWorkError: `stop` was set; repeat the call to continue.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            "GS-CFG-527", f"model is {model!r:.80}, expected a module", hint="Of a class make one first: Net(...)."
+        )
     config = parse_config(options)
     with measured(Path(out), config) as meter:
         job = job_of_model(model, loader, task, config, store)
@@ -131,7 +135,8 @@ class Run:
         result: what `result.json` says, the same as `gnnsys train --json` prints.
     """
 
-    def __init__(self, path: Path, *, model: nn.Module | None = None) -> None:
+    def __init__(self, path: str | Path, *, model: nn.Module | None = None) -> None:
+        path = Path(path)
         if not (path / CONFIG).exists():
             raise InputDataError("GS-IN-511", f"{path}: no run there ({CONFIG} is missing)")
         result = read_result(path)
@@ -152,7 +157,7 @@ class Run:
             InputDataError: no run is there.
             InterruptedWorkError: it is not finished.
         """
-        return cls(Path(path))
+        return cls(path)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, best_epoch={self.result['best_epoch']}, metrics={self.metrics})"

@@ -303,6 +303,7 @@ def test_blanks_separate_whatever_stands_in_further_columns(tmp_path: Path) -> N
     weights = store.edge_weights()
     assert weights is not None
     assert weights.tolist() == [2.5, 3.5]
+    assert ingest(f"edges:{path}", tmp_path / "again", edge_weights="3").digest == store.digest
     assert store.manifest.counts["ignored_columns"] == 1
 
 

@@ -308,6 +308,17 @@ def test_rocauc_is_a_metric_for_two_classes(tmp_path: Path) -> None:
     assert run.metrics["test"]["rocauc"] > 0.9
 
 
+def test_a_class_is_no_model(store: gs.Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"GS-CFG-527: model is .*Linear.*, expected a module"):
+        gs.train(nn.Linear, store, task=gs.NodeClassification(CLASSES), out=tmp_path)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_opens_by_text(tmp_path: Path) -> None:
+    with pytest.raises(InputDataError, match="GS-IN-511: gone: no run there"):
+        gs.Run("gone")
+
+
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_seeds_that_are_scored_as_unseen_are_not_trained_on(
     train: Train, store: gs.Store, tmp_path: Path, split: str
