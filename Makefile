@@ -62,7 +62,7 @@ fuzz-guided: $(READY)
 	$(BIN)/pip install -q -c constraints.txt atheris
 	$(BIN)/python -m tests.fuzz.guided $(TARGET) -runs=$(RUNS)
 
-# How many changes to the core of storage its own tests notice; 40 minutes on 2 cores. mutmut wants folders, no links.
+# How many changes to the core of storage its own tests notice; hours on 2 cores. mutmut wants folders, no links.
 mutants: export OMP_NUM_THREADS ?= 1
 mutants: $(READY)
 	$(BIN)/pip install -q -c constraints.txt mutmut
