@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -97,8 +98,8 @@ def parse_columns(job: Job, path: Path, form: Form) -> Columns:
     unit = f"text/{form.columns}"
     if not job.stage.done.get(unit, {}).get("complete"):
         try:
-            with unpacking(path):
-                _Parser(job, path, form, unit).run()
+            with unpacking(path), closing(_Parser(job, path, form, unit)) as parser:
+                parser.run()
         except OSError as error:
             if error.filename is None or Path(error.filename) != path:
                 raise
@@ -201,6 +202,11 @@ class _Parser:
                     self._record(complete=False)
         self._record(complete=True)
 
+    def close(self) -> None:
+        self._out.close()
+        if self._dictionary is not None:
+            self._dictionary.close()
+
     def _parse(self, block: bytes) -> None:
         if self._dictionary is not None:
             values, lines = self._dictionary.numbers(block, self._path, self._byte, self._line)
@@ -288,6 +294,10 @@ class _Dictionary:
                 f"{len(self._number):,} names need {format_size(self._held)}, half of --memory is {format_size(limit)}",
                 hint="Give more --memory, or number the nodes from 0 in the file.",
             )
+
+    def close(self) -> None:
+        self._text.close()
+        self._offsets.close()
 
     def sync(self, complete: bool) -> dict[str, Any]:
         self._text.sync()

@@ -102,12 +102,13 @@ SECONDS = 120
 """After which a child counts as hung."""
 
 
-def fork(work: Callable[[], object]) -> int:
-    """Id of a forked process that does `work` and exits as the command line would; to be waited for by `wait_for`."""
+def fork(work: Callable[[], object], seconds: float = 0) -> int:
+    """Id of a forked process that does `work`, for `seconds` by itself, and exits as the command line would; to be
+    waited for by `wait_for`."""
     if child := os.fork():
         return child
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(SECONDS)
+    signal.alarm(int(seconds) + SECONDS)
     status = 1
     try:
         work()

@@ -80,7 +80,9 @@ def test_readers_see_all_or_nothing_while_writers_die(world: Path, tmp_path: Pat
         failpoints.arm(f"*=kill@{place}")
         VERBS["pack"][0](world, out)
 
-    readers = [fork(partial(_read_until, stop, folder, golden, tmp_path / f"counts-{i}")) for i in range(READERS)]
+    readers = [
+        fork(partial(_read_until, stop, folder, golden, tmp_path / f"counts-{i}"), SECONDS) for i in range(READERS)
+    ]
     for number in range(10**6):
         if time.monotonic() > stop:
             break

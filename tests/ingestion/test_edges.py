@@ -1,11 +1,13 @@
 """Edge lists: the same graph from npy, csv, tsv, blanks and gz; names mapped; every bad row named."""
 
+import gc
 import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from gnnsys.errors import ConfigError, CorruptStoreError, GnnsysError, InputDataError, MemoryBudgetError
@@ -320,3 +322,27 @@ def test_a_first_row_whose_names_never_come_again_is_questioned(tmp_path: Path) 
 def test_a_file_without_its_kind_is_answered_with_it(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"GS-CFG-104: (?s:.*)Write edges:.*{name}"):
         ingest(str(tmp_path / name), tmp_path / "s", labels=tmp_path / "y.csv")
+
+
+@pytest.mark.parametrize(
+    ("edges", "role", "text"),
+    [
+        ("0,1\nx,2\n", "", ""),
+        ("a,b\nc\n", "", ""),
+        ("a,b\n", "features", "a,1\nb,x\n"),
+        ("a,b\n", "labels", "a,1\na,1\n"),
+        ("0,1\n", "labels", "0\nx\n"),
+        ("0,1\n", "features", "0,1\n1,nan\n"),
+    ],
+)
+def test_what_is_refused_leaves_no_file_open(tmp_path: Path, edges: str, role: str, text: str) -> None:
+    files = {role: _text(tmp_path / "r.csv", text)} if role else {}
+    for _ in range(3):
+        with pytest.raises(GnnsysError):
+            ingest(f"edges:{_text(tmp_path / 'e.csv', edges)}", tmp_path / "s", **files)
+        gc.collect()
+        before = psutil.Process().num_fds()
+    with pytest.raises(GnnsysError):
+        ingest(f"edges:{tmp_path / 'e.csv'}", tmp_path / "s", **files)
+    gc.collect()
+    assert psutil.Process().num_fds() == before
