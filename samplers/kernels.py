@@ -139,7 +139,7 @@ def find_positions(indptr, indices, nodes, ptr, sources, parallel, out):
     """
     for i in range(ptr.shape[0] - 1):
         ascending = True
-        for e in range(ptr[i] + 1, ptr[i + 1]):
+        for e in range(ptr[i] + 1, ptr[i + 1] if parallel else 0):
             ascending &= nodes[sources[e - 1]] <= nodes[sources[e]]
         before = np.int64(0)
         for e in range(ptr[i], ptr[i + 1]):

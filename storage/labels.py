@@ -33,11 +33,14 @@ def columns_of(labels: np.ndarray | None) -> int:
     return 0 if labels is None or labels.ndim == 1 else labels.shape[1]
 
 
-def require_class_names(counts: Mapping[str, Any]) -> None:
-    """Raise ValueError where the counts of a Store name its classes, and not every one once."""
-    names = counts.get("class_names", [])
-    good = isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
-    if not good or ("class_names" in counts and len(names) != counts["classes"]):
+def require_names(counts: Mapping[str, Any]) -> None:
+    """Raise ValueError where the counts of a Store name columns or classes by no text, or not every class once."""
+    for what in ("class_names", "feature_names"):
+        names = counts.get(what, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{what} that are texts: {names!r:.80}")
+    names = counts.get("class_names")
+    if names is not None and not len(names) == len(set(names)) == counts["classes"]:
         raise ValueError(f"a name of every class: {names!r:.80}")
 
 

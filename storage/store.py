@@ -24,7 +24,7 @@ from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
 from gnnsys.storage.additions import Part, parts_of, read_additions
 from gnnsys.storage.checksums import digest_file
 from gnnsys.storage.files import map_array, open_read
-from gnnsys.storage.labels import LabelKind, described, require_class_names
+from gnnsys.storage.labels import LabelKind, described, require_names
 from gnnsys.storage.manifest import FileEntry, Manifest, dtype_name, numpy_dtype, read_manifest
 from gnnsys.storage.tables import Table, Verify, open_table
 from gnnsys.storage.writer import read_array
@@ -131,7 +131,7 @@ class Store:
     def feature_names(self) -> tuple[str, ...] | None:
         """Of the columns of `x`, where a text named them."""
         names = self.manifest.counts.get("feature_names")
-        return None if names is None else tuple(map(str, names))
+        return None if names is None else tuple(names)
 
     @property
     def label_kind(self) -> LabelKind | None:
@@ -312,7 +312,7 @@ def _check_shapes(path: Path, manifest: Manifest) -> None:
         expected |= {split_path(name): manifest.entry(split_path(name)).shape for name in manifest.counts["splits"]}
         ids = dtype_name(id_dtype(counts["nodes"]))
         columns = described(manifest.counts)[1]
-        require_class_names(manifest.counts)
+        require_names(manifest.counts)
         dtypes = {INDPTR: "I64", INDICES: ids, WEIGHTS: "F32", LABELS: "F32" if columns else "I64"}
         dtypes |= {split_path(name): ids for name in manifest.counts["splits"]}
     except (KeyError, TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ from tests.programme import measured
 def main(stats: Path) -> None:
     counts = json.loads(stats.read_bytes())
     noticed = counts["killed"] + counts["timeout"] + counts["segfault"] + counts["suspicious"]
-    measured("changes to the core of storage that were tried", counts["total"])
+    measured("changes to the core of storage", counts["total"])
     measured("mutation score of the core of storage, %", 100 * noticed // counts["total"])
     sys.stdout.write(
         f"{noticed:,} of {counts['total']:,} changes noticed; {counts['no_tests']:,} are reached by no test\n"

@@ -83,6 +83,13 @@ def test_names_are_of_classes_alone(tmp_path: Path) -> None:
         _ingest(tmp_path, "a,x\n", label_kind="regression")
 
 
+@pytest.mark.parametrize("names", [["x", 1], "xy", None])
+def test_names_of_columns_that_are_no_texts_are_damage(tmp_path: Path, names: Any) -> None:
+    store = _ingest(tmp_path, "a,x\nb,y\n")
+    with pytest.raises(CorruptStoreError, match="GS-STORE-001"):
+        gs.Store(store.path, _with_counts(store, {**store.manifest.counts, "feature_names": names}))
+
+
 @pytest.mark.parametrize("names", [["x"], ["x", "x"], ["x", 1], "xy", None])
 def test_names_that_are_not_those_of_the_classes_are_damage(tmp_path: Path, names: Any) -> None:
     store = _ingest(tmp_path, "a,x\nb,y\n")
