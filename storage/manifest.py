@@ -34,6 +34,7 @@ NAME = "manifest.json"
 _BEGUN = (".work", "g000000")
 """What a folder has, beside its manifest when it is finished, in which an artefact is being made."""
 MAX_BYTES = 64 << 20
+_VERBS = {"gnnsys-store": "ingest", "gnnsys-pool": "sample", "gnnsys-pack": "pack"}
 _MAX_DIMENSIONS = 8
 
 _DTYPES = {
@@ -146,7 +147,8 @@ def read_manifest(folder: Path, kind: str, version: int) -> Manifest:
     path = folder / NAME
     document = _parse(path, kind)
     if document.get("format") != kind:
-        raise InputDataError("GS-IN-021", f"{folder}: holds a {document.get('format')!r}, expected {kind!r}")
+        problem = f"{folder}: holds a {document.get('format')!r}, expected {kind!r}"
+        raise InputDataError("GS-IN-021", problem, hint=_made_by(kind))
     found = document.get("version")
     if not isinstance(found, int) or found > version:
         raise VersionError(
@@ -180,6 +182,11 @@ def kind_of(folder: Path) -> str:
     return str(_parse(folder / NAME, "artefact").get("format"))
 
 
+def _made_by(kind: str) -> str:
+    verb = _VERBS.get(kind)
+    return f"`gnnsys {verb}` makes one." if verb else "`gnnsys ingest`, `sample` and `pack` make the folders of gnnsys."
+
+
 def _parse(path: Path, kind: str) -> dict[str, Any]:
     try:
         if path.lstat().st_size > MAX_BYTES:
@@ -195,7 +202,8 @@ def _parse(path: Path, kind: str) -> dict[str, Any]:
                 f"{path.parent}: the {what} there is not finished ({NAME} is missing)",
                 hint="Repeat the command that makes it: it continues.",
             ) from None
-        raise InputDataError("GS-IN-021", f"{path.parent}: no {what} there ({NAME} is missing)") from None
+        problem = f"{path.parent}: no {what} there ({NAME} is missing)"
+        raise InputDataError("GS-IN-021", problem, hint=_made_by(kind)) from None
     except (ValueError, RecursionError) as error:
         raise CorruptStoreError("GS-STORE-001", f"{path}: not a valid manifest ({error})") from error
     if not isinstance(document, dict):

@@ -15,7 +15,8 @@ from gnnsys.ingestion.node_text import NodeText, parse_node_text, scratch_ratio
 from gnnsys.ingestion.npy import map_npy
 from gnnsys.ingestion.sorting import MAX_NODES, refuse_sparse_ids
 from gnnsys.ingestion.source import Names, Rows, require_file
-from gnnsys.ingestion.text import EDGES, LABELS, is_integer, line_of_row, num_columns, parse_columns, text_rows
+from gnnsys.ingestion.text import EDGES, LABELS, is_integer, line_of_row, num_columns, text_rows
+from gnnsys.ingestion.text_columns import parse_columns
 from gnnsys.ingestion.text_weights import parse_weights
 from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file

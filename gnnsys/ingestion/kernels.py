@@ -297,8 +297,19 @@ def add_centroids(centroids: np.ndarray, classes: np.ndarray, out: np.ndarray) -
         out[i, :] += centroids[classes[i], :]
 
 
-_NEWLINE, _RETURN, _SPACE, _TAB, _COMMA, _SEMICOLON, _MINUS, _HASH, _PERCENT = 10, 13, 32, 9, 44, 59, 45, 35, 37
-OK, NOT_A_NUMBER, TOO_FEW, TOO_LARGE, NUL, TOO_MANY, QUOTED = 0, 1, 2, 3, 4, 5, 6
+_NEWLINE, _RETURN, _SPACE, _TAB, _COMMA, _SEMICOLON, _MINUS, _HASH, _PERCENT, _ZERO = (
+    10,
+    13,
+    32,
+    9,
+    44,
+    59,
+    45,
+    35,
+    37,
+    48,
+)
+OK, NOT_A_NUMBER, TOO_FEW, TOO_LARGE, NUL, TOO_MANY, QUOTED, PADDED = 0, 1, 2, 3, 4, 5, 6, 7
 
 
 @numba.njit(nogil=True, cache=True)
@@ -311,15 +322,17 @@ def _field(text: np.ndarray, at: int, stop: int) -> tuple[Any, int, int]:
     negative = text[at] == _MINUS
     if negative:
         at += 1
-    value, digits = np.int64(0), 0
-    while at < stop and 48 <= text[at] <= 57:
+    value, digits, padded = np.int64(0), 0, at < stop and text[at] == _ZERO
+    while at < stop and _ZERO <= text[at] < _ZERO + 10:
         digits += 1
         if digits > 18:
             return 0, at, TOO_LARGE
-        value = value * 10 + np.int64(text[at]) - 48
+        value = value * 10 + np.int64(text[at]) - _ZERO
         at += 1
     if digits == 0:
         return 0, at, NUL if text[min(at, stop - 1)] == 0 else NOT_A_NUMBER
+    if padded and digits > 1:
+        return 0, at, PADDED
     blank = False
     while at < stop and (text[at] == _SPACE or text[at] == _TAB):
         at += 1

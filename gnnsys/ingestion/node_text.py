@@ -21,12 +21,13 @@ from gnnsys.ingestion.class_names import ClassNames
 from gnnsys.ingestion.job import write_scratch
 from gnnsys.ingestion.npy import map_raw
 from gnnsys.ingestion.source import Names, Rows
-from gnnsys.ingestion.text import MAX_LINE, names_bytes, text_rows
+from gnnsys.ingestion.text import MAX_LINE, text_rows
+from gnnsys.ingestion.text_names import names_bytes
 
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
 
-_ID = re.compile(rb"\d{1,18}")
+_ID = re.compile(rb"0|[1-9]\d{0,17}")
 _INDEX_COLUMNS = frozenset({b"", b"index", b"unnamed: 0"})
 _ID_COLUMNS = frozenset(b"|id|node|node_id|nodeid|index|name|key|vertex".split(b"|"))
 """What people call the column of ids; pandas writes no name."""
@@ -42,7 +43,10 @@ _STRANGER = (
     "The id comes first, without quotes, as the edges have it. Take the row out where it is of no node, or give the "
     "node an edge to itself (--no-self-loops leaves that out again)."
 )
-_NUMBERED = "Ids that are whole numbers, without a point or quotes, number the nodes from 0; they come first in a row."
+_NUMBERED = (
+    "Ids that are whole numbers, without a point, quotes or leading zeros, number the nodes from 0; they come first "
+    "in a row."
+)
 _NUMBER = "Numbers have a decimal point and no quotes; an empty cell is NaN. Encode or leave out what is no number."
 _COLUMNS = "Fields in quotes are not read: where one holds the separator, separate by tabs instead."
 

@@ -138,7 +138,11 @@ class Run:
     def __init__(self, path: str | Path, *, model: nn.Module | None = None) -> None:
         path = Path(path)
         if not (path / CONFIG).exists():
-            raise InputDataError("GS-IN-511", f"{path}: no run there ({CONFIG} is missing)")
+            raise InputDataError(
+                "GS-IN-511",
+                f"{path}: no run there ({CONFIG} is missing)",
+                hint="It is the folder that `gnnsys train --out` was given.",
+            )
         result = read_result(path)
         if result is None:
             raise InterruptedWorkError(

@@ -154,7 +154,7 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
         _ingest(tmp_path, "0,1\n", features=tmp_path / "x.npz")
 
 
-@pytest.mark.parametrize("node", ["-1", "1.0", "x", "1234567890123456789"])
+@pytest.mark.parametrize("node", ["-1", "1.0", "x", "01", "1234567890123456789"])
 def test_what_is_no_whole_number_is_no_numbered_node(tmp_path: Path, node: str) -> None:
     with pytest.raises(InputDataError, match=f"GS-IN-179: .*row 2 is of node '{node}', expected a whole number from 0"):
         _ingest(tmp_path, NUMBERED, labels=f"0,1\n{node},1\n")

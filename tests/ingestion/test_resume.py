@@ -68,7 +68,7 @@ def case(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, dict[str, Any], Store]:
     """(source, options, the Store that an uninterrupted ingest made)."""
-    monkeypatch.setattr("gnnsys.ingestion.text._NAME_BYTES", 1)
+    monkeypatch.setattr("gnnsys.ingestion.text_names._NAME_BYTES", 1)
     (tmp_path / "in").mkdir()
     source, options = _files(tmp_path / "in")[request.param]
     return source, options, ingest(source, tmp_path / "golden", **options)

@@ -1,0 +1,121 @@
+"""Ids of a text that are names: numbered in order of first appearance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gnnsys.errors import InputDataError, MemoryBudgetError
+from gnnsys.ingestion import kernels
+from gnnsys.ingestion.job import Job
+from gnnsys.ingestion.source import Names
+from gnnsys.ingestion.text import EDGES, bad_row, data_of, fields_of
+from gnnsys.storage.writer import SequentialWriter
+from gnnsys.units import format_size
+
+_NAME_BYTES = 200
+"""Memory of one name beside its characters: bytes object, number, dictionary slot while the dictionary doubles."""
+
+
+def names_bytes(names: Names) -> int:
+    """Memory of a dictionary of them."""
+    return names.text_path.stat().st_size + len(names) * _NAME_BYTES
+
+
+class NameNumbers:
+    """Names numbered in order of first appearance; new ones go to scratch files, from which a resume learns them."""
+
+    def __init__(self, job: Job, separator: bytes | None, state: dict[str, Any]) -> None:
+        self._job, self._separator = job, separator
+        work, ident = job.stage.work, job.stage.id
+        self._text = SequentialWriter(work, "names.bin", ident, resume=state.get("text"))
+        self._offsets = SequentialWriter(work, "name-offsets.bin", ident, resume=state.get("offsets"))
+        self._number: dict[bytes, int] = {}
+        self._held = 0
+        if "text" in state:
+            self._learn(work, self._offsets.num_bytes // 8 - 1)
+        else:
+            self._offsets.append(np.zeros(1, dtype=np.int64))
+
+    def _learn(self, work: Path, count: int) -> None:
+        text, offsets = Names(work / "names.bin", work / "name-offsets.bin").mapped()
+        for number in range(count):
+            self._number[text[offsets[number] : offsets[number + 1]].tobytes()] = number
+        self._account(int(offsets[-1]) + count * _NAME_BYTES)
+
+    def numbers(self, block: bytes, path: Path, byte: int, line: int) -> tuple[np.ndarray, int]:
+        """((rows, 2) int64, lines read) of a block of whole lines."""
+        _require_utf8(block, path, byte)
+        lines = block.split(b"\n")
+        before = len(self._number)
+        out: list[int] = []
+        for number, text in enumerate(lines, line + 1):
+            if data := data_of(text):
+                ends = fields_of(data, self._separator)[:2]
+                problem = _problem(ends, data)
+                if problem != kernels.OK:
+                    raise bad_row(path, number, text, problem, EDGES)
+                out.extend(self._number.setdefault(name, len(self._number)) for name in ends)
+        self._append(_last(self._number, before))
+        values = np.array(out, dtype=np.int64).reshape(-1, 2)
+        return values, len(lines) - block.endswith(b"\n")
+
+    def _append(self, new: list[bytes]) -> None:
+        lengths = np.array([len(name) for name in new], dtype=np.int64)
+        self._account(int(lengths.sum()) + len(new) * _NAME_BYTES)
+        self._offsets.append(self._text.num_bytes + np.cumsum(lengths))
+        self._text.append(np.frombuffer(b"".join(new), dtype=np.uint8))
+
+    def _account(self, num_bytes: int) -> None:
+        self._held += num_bytes
+        limit = self._job.budget.total // 2
+        if self._held > limit:
+            raise MemoryBudgetError(
+                "GS-MEM-102",
+                f"{len(self._number):,} names need {format_size(self._held)}, half of --memory is {format_size(limit)}",
+                hint="Give more --memory, or number the nodes from 0 in the file.",
+            )
+
+    def close(self) -> None:
+        self._text.close()
+        self._offsets.close()
+
+    def sync(self, complete: bool) -> dict[str, Any]:
+        self._text.sync()
+        self._offsets.sync()
+        state = {"text": self._text.state(), "offsets": self._offsets.state()}
+        if complete:
+            self._text.finish(np.dtype(np.uint8), (self._text.num_bytes,), "scratch")
+            self._offsets.finish(np.dtype(np.int64), (len(self._number) + 1,), "scratch")
+        return state
+
+
+def _problem(ends: list[bytes], data: bytes) -> int:
+    """What is wrong with a row of names."""
+    if b"\0" in data:
+        return kernels.NUL
+    if len(ends) < 2 or b"" in ends:
+        return kernels.TOO_FEW
+    # A quoted name may hold the separator; its first piece then begins with the quote.
+    return kernels.QUOTED if any(b'"' in name for name in ends) else kernels.OK
+
+
+def _last(numbers: dict[bytes, int], before: int) -> list[bytes]:
+    """Names numbered `before` and above: a dictionary keeps the order of insertion."""
+    new: list[bytes] = []
+    for name in reversed(numbers):
+        if numbers[name] < before:
+            break
+        new.append(name)
+    return new[::-1]
+
+
+def _require_utf8(block: bytes, path: Path, byte: int) -> None:
+    try:
+        block.decode()
+    except UnicodeDecodeError as error:
+        raise InputDataError(
+            "GS-IN-116", f"{path}: not UTF-8 at byte {byte + error.start}", hint="Save the file as UTF-8."
+        ) from None
