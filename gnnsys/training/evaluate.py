@@ -55,6 +55,8 @@ class EvaluationPlan:
     seed: int = 0
     weights: np.ndarray | None = None
     """(E,) what edges were drawn by in training: then batches are drawn so, as the network knows no other sums."""
+    classes: np.ndarray | None = None
+    """(C,) int64 numbers by which training knew the classes of the Store; None: the same."""
     rows: str = "mapped"
     progress: Progress = silent
 
@@ -92,7 +94,7 @@ def _by_nodes(
     metrics = {}
     for split, members in ids.items():
         task.metric.reset()
-        for batch, rows in _pseudo_batches(store, members, np.searchsorted(nodes, members)):
+        for batch, rows in _pseudo_batches(store, members, np.searchsorted(nodes, members), plan.classes):
             out = torch.from_numpy(inferred.outputs[rows])
             refuse_not_finite(out, f"nodes of {split}")
             task.score(out, batch)
@@ -117,13 +119,18 @@ def outputs_for(nodes: np.ndarray, model: nn.Module, store: Store, plan: Evaluat
     )
 
 
-def _pseudo_batches(store: Store, ids: np.ndarray, rows: np.ndarray) -> Iterator[tuple[Batch, np.ndarray]]:
+def _pseudo_batches(
+    store: Store, ids: np.ndarray, rows: np.ndarray, classes: np.ndarray | None
+) -> Iterator[tuple[Batch, np.ndarray]]:
     """Batches that hold seeds and labels only, with the rows of their outputs."""
     labels = store.labels()
+    numbers = None if classes is None else np.append(classes, -1)  # the last one is that of no class, -1
     for start in range(0, len(ids), _CHUNK_ROWS):
         part = ids[start : start + _CHUNK_ROWS]
         seeds = torch.from_numpy(part)
-        y = None if labels is None else torch.from_numpy(np.asarray(labels[part]))
+        given = None if labels is None else np.asarray(labels[part])
+        given = given if given is None or numbers is None else numbers[given]
+        y = None if given is None else torch.from_numpy(given)
         degree = torch.zeros(len(part), dtype=torch.int32)
         batch = Batch(seeds=seeds, n_id=seeds, num_nodes=(len(part),), blocks=(), degree=degree, y=y)
         yield batch, rows[start : start + _CHUNK_ROWS]

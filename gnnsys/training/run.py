@@ -18,19 +18,18 @@ from gnnsys.errors import ConfigError, InputDataError, InterruptedWorkError
 from gnnsys.loading.loader import Loader
 from gnnsys.models.registry import NAMES, build
 from gnnsys.progress import Progress, silent
-from gnnsys.samplers.draws import drawn_by
-from gnnsys.storage.hint import resolve_store, wanted_id
+from gnnsys.storage.hint import wanted_id
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import Pool
 from gnnsys.storage.store import Store
 from gnnsys.training.config import parse_config
-from gnnsys.training.edge_weights import stored_weights
 from gnnsys.training.evaluate import EvaluationPlan, evaluate, outputs_for
 from gnnsys.training.folder import BEST, CONFIG, FINAL, Resume, read_json, read_result
-from gnnsys.training.jobs import job_of_model, job_of_options, x_digest
+from gnnsys.training.jobs import job_of_model, job_of_options
 from gnnsys.training.memory import OVERHEAD_BYTES, room_on_gpu, state_bytes, trim
 from gnnsys.training.outputs import scratch_in_run
 from gnnsys.training.predictions import PIECE_BYTES, What, check_target, write_predictions
+from gnnsys.training.scored_graph import class_numbers, graph_of, weights_of
 from gnnsys.training.session import Job, choose_device, execute, measured
 from gnnsys.training.task_names import task_of_identity
 from gnnsys.training.tasks import Task
@@ -205,7 +204,8 @@ class Run:
             task: needed when the run was not node classification.
             model: needed for models of the user's own; see `load_model`.
             store: where the Store is now, when it has moved.
-            on: another Store to score on, with the same features and labels of the same kind.
+            on: another Store to score on, with the same features and labels of the same kind. Classes that have names
+                are told by them, and may be fewer than those trained on.
             memory: bytes that this may take; as the run had when None.
 
         Returns:
@@ -216,10 +216,10 @@ class Run:
             ConfigError: `on` has other rows or labels, or `store` was given too.
             InputDataError: `store` is another Store; the split has no label.
         """
-        graph = self._graph(store, on)
-        self._refuse_other_classes(graph)
+        graph = graph_of(self.path, self.config, store, on)
+        classes = class_numbers(self.path, self.config, graph, own_task=task is not None)
         with self._inference(model, memory, device) as (loaded, plan, meter):
-            plan = replace(plan, weights=self._weights(graph, same=on is None))
+            plan = replace(plan, weights=weights_of(self.config, graph, same=on is None), classes=classes)
             found = evaluate(loaded, task or self._task(), graph, [split], plan)
             return {
                 "run": str(self.path),
@@ -273,11 +273,11 @@ class Run:
         target = Path(out)
         check_target(target, what)
         of_classes = self._refuse_meaningless(what)
-        graph = self._graph(store, on)
+        graph = graph_of(self.path, self.config, store, on)
         nodes = np.arange(graph.num_nodes) if split is None else graph.split(split)
         with self._inference(model, memory, device) as (loaded, plan, meter):
             plan.budget.reserve(nodes.nbytes + PIECE_BYTES, "the nodes and a piece of the file")
-            plan = replace(plan, weights=self._weights(graph, same=on is None))
+            plan = replace(plan, weights=weights_of(self.config, graph, same=on is None))
             inferred = outputs_for(nodes, loaded, graph, replace(plan, progress=progress))
             names = self.config.get("class_names") or ()
             write_predictions(
@@ -319,63 +319,6 @@ class Run:
                 )
                 yield loaded, plan, meter
 
-    def _graph(self, moved: Store | str | Path | None, other: Store | str | Path | None) -> Store:
-        """The Store of this run, where it is now, or another one with rows that its model can read."""
-        if other is None:
-            store = resolve_store(self.path, moved)
-            self._refuse_other_rows(store)
-            return store
-        if moved is not None:
-            raise ConfigError(
-                "GS-CFG-903",
-                "--store says where the Store of the run is now, --on names another one: give one of them",
-            )
-        store = other if isinstance(other, Store) else Store.open(other)
-        wanted = self.config["decisive"]["model"].get("in_channels")
-        if wanted is not None and wanted != store.table_columns("x"):
-            raise ConfigError(
-                "GS-CFG-886",
-                f"{store.path}: rows have {store.table_columns('x')} columns, {self.path} was trained on {wanted}",
-                hint="Ingest the other graph with the same features, in the same order.",
-            )
-        trained, found = self.config.get("feature_names"), store.feature_names
-        if trained is not None and found is not None and trained != list(found):
-            raise ConfigError(
-                "GS-CFG-891",
-                f"{store.path}: the columns of x are {_listed(list(found))}, {self.path} was trained on "
-                f"{_listed(trained)}",
-                hint="Ingest the other graph with the same features, in the same order.",
-            )
-        return store
-
-    def _weights(self, graph: Store, *, same: bool) -> np.ndarray | None:
-        """What edges of `graph` are drawn by: those of the run, or on another graph its own."""
-        digest = self.config["edge_weights"]
-        if digest is None:
-            return None
-        return stored_weights(graph, digest) if same else drawn_by(graph, by_weight=True)
-
-    def _refuse_other_rows(self, store: Store) -> None:
-        """Features that were added, removed and added anew are not told by the id of the Store."""
-        trained_on = self.config["decisive"]["source"].get("x")
-        if trained_on not in (None, x_digest(store)):
-            raise InputDataError(
-                "GS-IN-408",
-                f"{store.path}: x is not the table that {self.path} was trained on",
-                hint="--on scores another graph, or other features of this one.",
-            )
-
-    def _refuse_other_classes(self, store: Store) -> None:
-        """Raise ConfigError where the numbers of classes stand for other names than those trained on."""
-        found = None if store.class_names is None else list(store.class_names)
-        trained = self.config.get("class_names", found)
-        if store.label_kind == "class" and trained != found:
-            raise ConfigError(
-                "GS-CFG-890",
-                f"{store.path}: its classes are {_listed(found)}, {self.path} was trained on {_listed(trained)}",
-                hint="Give both graphs all of the same classes, by the same names.",
-            )
-
     def _refuse_meaningless(self, what: What) -> bool:
         """Whether an output is of a class, of which one is right.
 
@@ -415,7 +358,3 @@ class Run:
                 hint="Pass the task: run.evaluate(split, task=...).",
             )
         return task
-
-
-def _listed(names: list[str] | None) -> str:
-    return "numbers" if names is None else f"{len(names)} ({', '.join(names[:5])}{', ..' * (len(names) > 5)})"

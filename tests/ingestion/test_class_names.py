@@ -143,12 +143,23 @@ def test_predictions_are_told_by_name(tmp_path: Path, run: gs.Run) -> None:
 def test_a_run_is_not_scored_on_classes_of_other_names(tmp_path: Path, run: gs.Run) -> None:
     same = _graph(tmp_path / "same", ["cat", "a dog"], seed=3)
     assert run.evaluate("test", on=same)["metrics"]["acc"] == 1.0
-    for name, classes in (("other", ["cat", "bird"]), ("numbers", ["0", "1"])):
+    for name, classes in (("other", ["cat", "bird"]), ("more", ["cat", "a dog", "bird"]), ("numbers", ["0", "1"])):
         other = _graph(tmp_path / name, classes)
         with pytest.raises(ConfigError, match=r"GS-CFG-890: .*was trained on 2 \(a dog, cat\)"):
             run.evaluate("test", on=other)
         run.predict(tmp_path / "p.csv", on=other)
         assert "a dog" in (tmp_path / "p.csv").read_text()
+
+
+def test_classes_of_another_graph_are_told_by_name(tmp_path: Path, run: gs.Run) -> None:
+    cats = _graph(tmp_path / "cats", ["cat"])
+    assert cats.class_names == ("cat",)
+    assert run.config["class_names"] == ["a dog", "cat"]
+    run.predict(tmp_path / "p.csv", on=cats, split="test")
+    told = [line.split(",")[1] for line in (tmp_path / "p.csv").read_text().splitlines()[1:]]
+    assert run.evaluate("test", on=cats)["metrics"]["acc"] == told.count("cat") / len(told)
+    with pytest.raises(ConfigError, match=r"GS-CFG-890: .*its classes are 1 \(cat\)"):
+        run.evaluate("test", on=cats, task=gs.NodeClassification(2))
 
 
 def test_a_run_is_not_scored_on_columns_of_another_order(tmp_path: Path, run: gs.Run) -> None:
