@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 import gnnsys as gs
@@ -27,7 +26,6 @@ from gnnsys.cli.common import (
 )
 from gnnsys.cli.sampling import refuse_sampling_options, sampling_options
 from gnnsys.errors import ConfigError
-from gnnsys.ingestion.npy import map_npy
 from gnnsys.models.fold import aggregates_input, foldable
 from gnnsys.models.registry import build
 from gnnsys.planning.plan import estimate
@@ -156,10 +154,17 @@ def ingest(
 def add(
     store: Annotated[Path, typer.Argument(help="A Store.")],
     table: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE.npy, rows (N, F); x gives features to a Store that has none.")
+        list[str] | None,
+        typer.Option(
+            help="NAME=FILE, an (N, F) .npy file, or a text with the id of a node and its numbers per row, in any "
+            "order; x gives features to a Store that has none."
+        ),
     ] = None,
     split: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE.npy, node ids or a boolean mask of all nodes.")
+        list[str] | None,
+        typer.Option(
+            help="NAME=FILE, a .npy file of node ids or a boolean mask, or a text with the id of a node per row."
+        ),
     ] = None,
     on_nan: Annotated[str, typer.Option(help="error | zero, for NaN and infinities in a table.")] = "error",
     memory: Memory = "4GiB",
@@ -169,11 +174,11 @@ def add(
 ) -> None:
     """Add tables and splits to a Store, without ingesting it again; both options may be given several times.
 
-    Example: gnnsys add stores/cora --table emb=emb.npy --split mine=ids.npy
+    Example: gnnsys add stores/cora --table emb=emb.npy --split mine=ids.txt
     """
     tables, splits = (_named_files(several or []) for several in (table, split))
     if not tables and not splits:
-        raise ConfigError("GS-CFG-971", "there is nothing to add", hint="Give --table NAME=FILE.npy or --split.")
+        raise ConfigError("GS-CFG-971", "there is nothing to add", hint="Give --table NAME=FILE or --split.")
     with progress(quiet or as_json) as report:
         made = gs.add(
             store, tables=tables, splits=splits, on_nan=on_nan, memory=memory, workers=workers, progress=report
@@ -183,14 +188,14 @@ def add(
     emit({"store": str(store), **names}, f"{store}: {text}", as_json)
 
 
-def _named_files(several: list[str]) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
+def _named_files(several: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
     for given in several:
         name, equals, file = given.partition("=")
         if not equals or not name or name in found:
-            problem = "names one twice" if name in found else "is not NAME=FILE.npy"
+            problem = "names one twice" if name in found else "is not NAME=FILE"
             raise ConfigError("GS-CFG-971", f"{given!r} {problem}")
-        found[name] = map_npy(Path(file))
+        found[name] = Path(file)
     return found
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,19 @@ from gnnsys.ingestion.arrays import identity, ids_of, require_by_name, rows_and_
 from gnnsys.ingestion.blocks import MakeBlocks
 from gnnsys.ingestion.build import check_choice, ingest_budget
 from gnnsys.ingestion.job import Job
+from gnnsys.ingestion.node_text import parse_node_text
+from gnnsys.ingestion.npy import map_npy
 from gnnsys.ingestion.rows import write_table
+from gnnsys.ingestion.source import Names, Rows, require_file
+from gnnsys.ingestion.split_text import read_split
 from gnnsys.ingestion.splits import ascending, check_name
 from gnnsys.ingestion.values import as_array
 from gnnsys.progress import Progress, silent
 from gnnsys.storage.additions import FORMAT, VERSION, addition_folder
+from gnnsys.storage.checksums import digest_file
 from gnnsys.storage.files import require_free
 from gnnsys.storage.stage import Stage
-from gnnsys.storage.store import Store, split_path
+from gnnsys.storage.store import NAME_BYTES, NAME_OFFSETS, Store, split_path
 from gnnsys.storage.threads import num_workers
 from gnnsys.storage.writer import write_array
 
@@ -39,10 +45,14 @@ def add(
     """Add tables and splits to a Store; repeating the call continues an interrupted one. What is there stays as it is.
 
     Args:
-        tables: by name (N, F) values, or a function that yields blocks of them, as for `ArraySource`. One named `x`
-            gives features to a Store that has none.
-        splits: by name node ids (n,), or a boolean mask (N,). They may share nodes with other splits.
+        tables: by name (N, F) values, or a function that yields blocks of them, as for `ArraySource`; or the path of
+            a `.npy` file, or of a text with the id of a node and F numbers per row, in any order. One named `x` gives
+            features to a Store that has none.
+        splits: by name node ids (n,), or a boolean mask (N,); or the path of a `.npy` file, or of a text with the id
+            of a node per row. They may share nodes with other splits.
         memory, on_nan, workers: as for `ingest`.
+
+    Ids in a text are those of the source: names where the nodes have names, else numbers.
 
     Returns:
         The Store, opened again.
@@ -73,21 +83,39 @@ class _Adding:
 
     def table(self, name: str, given: Any | MakeBlocks, *, fill: bool) -> None:
         self._refuse_taken("table", name)
-        rows, values = rows_and_identity(name, given)
+        read, values = self._reading(name, _file_or_values(given))
+        with self._stage("table", name, values, on_nan="zero" if fill else "error") as stage:
+            if stage.finished is None:
+                job = Job(stage, self._budget, self._workers, self._progress)
+                self._write_table(job, name, read(job), fill=fill)
+
+    def _write_table(self, job: Job, name: str, rows: Rows, *, fill: bool) -> None:
         if rows.num_rows != self._store.num_nodes:
             raise InputDataError(
                 "GS-IN-122", f"{name} has {rows.num_rows} rows for {self._store.num_nodes} nodes", hint="One per node."
             )
-        with self._stage("table", name, values, on_nan="zero" if fill else "error") as stage:
-            if stage.finished is None:
-                job = Job(stage, self._budget, self._workers, self._progress)
-                require_free(stage.folder, rows.num_rows * rows.columns * rows.dtype.itemsize, f"table {name}")
-                entries, zeroed = write_table(job, name, rows, normalize=False, fill=fill)
-                stage.commit(counts={"zeroed_rows": zeroed}, files=entries)
+        require_free(job.stage.folder, rows.num_rows * rows.columns * rows.dtype.itemsize, f"table {name}")
+        entries, zeroed = write_table(job, name, rows, normalize=False, fill=fill)
+        job.stage.commit(counts={"zeroed_rows": zeroed}, files=entries)
+
+    def _reading(self, name: str, given: Any | MakeBlocks) -> tuple[Callable[[Job], Rows], list[Any]]:
+        """How to come to the rows once there is a job, and what tells them from others."""
+        if isinstance(given, Path):
+            return partial(self._rows_of_text, given), [digest_file(given)]
+        rows, values = rows_and_identity(name, given)
+        return lambda _: rows, values
+
+    def _rows_of_text(self, path: Path, job: Job) -> Rows:
+        names = self._names()
+        found = parse_node_text(job, path, "features", names, np.float32)
+        rows = found.rows(self._store.num_nodes)
+        found.require_all(self._store.num_nodes, names)
+        return rows
 
     def split(self, name: str, given: Any) -> None:
         self._refuse_taken("split", name)
-        array = as_array(given)
+        given = _file_or_values(given)
+        array = read_split(given, self._names(), self._budget) if isinstance(given, Path) else as_array(given)
         count = int(np.count_nonzero(array)) if array.dtype == np.bool_ else array.size
         with self._budget.holding(32 * count, f"node ids of split {name}"):
             self._split(name, ascending(name, ids_of(name, array, self._store.num_nodes), self._store.num_nodes))
@@ -99,6 +127,13 @@ class _Adding:
             if stage.finished is None:
                 entry = write_array(stage.folder, split_path(name), ids.astype(self._store.id_dtype), "split")
                 stage.commit(counts={}, files=(entry,))
+
+    def _names(self) -> Names | None:
+        """Those of all nodes, as ingest wrote them; None where ids are numbers."""
+        if not self._store.has_names:
+            return None
+        self._store.names([])  # refuses files that changed
+        return Names(self._store.path / NAME_BYTES, self._store.path / NAME_OFFSETS)
 
     def _stage(self, role: str, name: str, values: list[Any], **parameters: str) -> Stage:
         return Stage(
@@ -118,3 +153,12 @@ class _Adding:
                 f"{self._store.path}: has a {role} named {name!r} from its ingest",
                 hint="Parts of a Store never change. Choose another name.",
             )
+
+
+def _file_or_values(given: Any) -> Any:
+    """What a `.npy` file holds, the path of any other file, or values as they are."""
+    if not isinstance(given, str | Path):
+        return given
+    path = Path(given)
+    require_file(path)
+    return map_npy(path) if path.suffix == ".npy" else path

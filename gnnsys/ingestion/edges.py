@@ -156,7 +156,7 @@ class EdgeListSource:
     def _read_text(self, job: Job, path: Path, role: str, dtype: type[np.generic]) -> NodeText:
         found = parse_node_text(job, path, role, self.names, dtype)
         if role == "features":
-            found.require_all(self.names)
+            found.require_all(found.num_nodes if self.names is None else len(self.names), self.names)
         self.header_lines += found.titles is not None
         return found
 

@@ -5,7 +5,6 @@ A label may also be the name of a class.
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -19,6 +18,7 @@ import numpy as np
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.class_names import ClassNames
 from gnnsys.ingestion.job import write_scratch
+from gnnsys.ingestion.node_ids import ID_COLUMNS, NodeIds, is_title, shown
 from gnnsys.ingestion.npy import map_raw
 from gnnsys.ingestion.source import Names, Rows
 from gnnsys.ingestion.text import MAX_LINE, text_rows
@@ -27,10 +27,7 @@ from gnnsys.ingestion.text_names import names_bytes
 if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
 
-_ID = re.compile(rb"0|[1-9]\d{0,17}")
 _INDEX_COLUMNS = frozenset({b"", b"index", b"unnamed: 0"})
-_ID_COLUMNS = frozenset(b"|id|node|node_id|nodeid|index|name|key|vertex".split(b"|"))
-"""What people call the column of ids; pandas writes no name."""
 _LINE_BYTES = 64
 """Memory of a row per byte of its text, while it is fields and then numbers."""
 _HELD = 40
@@ -38,14 +35,6 @@ _HELD = 40
 _FORM = (
     "A row is the id of a node, then its numbers: pandas writes it so with df.set_index(id).to_csv(..). Rows without "
     "ids become a .npy array, row i for node i."
-)
-_STRANGER = (
-    "The id comes first, without quotes, as the edges have it. Take the row out where it is of no node, or give the "
-    "node an edge to itself (--no-self-loops leaves that out again)."
-)
-_NUMBERED = (
-    "Ids that are whole numbers, without a point, quotes or leading zeros, number the nodes from 0; they come first "
-    "in a row."
 )
 _NUMBER = "Numbers have a decimal point and no quotes; an empty cell is NaN. Encode or leave out what is no number."
 _COLUMNS = "Fields in quotes are not read: where one holds the separator, separate by tabs instead."
@@ -97,9 +86,8 @@ class NodeText:
         titles = self.titles if self.titles and len(self.titles) == columns else ()
         return Rows(num_nodes, columns, dtype, read, class_names=names, column_names=titles)
 
-    def require_all(self, names: Names | None) -> None:
-        """Refuse a text without a row of every node: of all names, or of all ids from 0 to the largest."""
-        num_nodes = self.num_nodes if names is None else len(names)
+    def require_all(self, num_nodes: int, names: Names | None) -> None:
+        """Refuse a text without a row of every node, of which there are `num_nodes`."""
         if len(self.nodes) == num_nodes:
             return
         gaps = np.flatnonzero(self.nodes != np.arange(len(self.nodes)))
@@ -157,7 +145,7 @@ class _Parser:
 
     def __init__(self, job: Job, path: Path, names: Names | None, dtype: np.dtype, *, labels: bool) -> None:
         self._job, self._path, self._dtype, self._labels = job, path, dtype, labels
-        self._numbers = None if names is None else _numbers(names)
+        self._ids = NodeIds(path, names)
         self._nodes = array("q")
         self._header: tuple[int, list[bytes]] | None = None
         self._may_name_classes = labels  # until the first number was read
@@ -193,13 +181,13 @@ class _Parser:
             twice = np.flatnonzero(nodes[1:] == nodes[:-1])
             if len(twice):
                 first, second = (self._line(int(row)) for row in order[twice[0] : twice[0] + 2])
-                raise self._bad_row(second, f"is of the same node as row {first:,}", "Keep one row of every node.")
+                raise self._ids.bad_row(second, f"is of the same node as row {first:,}", "Keep one row of every node.")
             yield nodes
             yield order
 
     def _fields(self) -> Iterator[tuple[int, list[bytes]]]:
         longest = min(MAX_LINE, self._job.budget.total // _LINE_BYTES)
-        return text_rows(self._path, self._numbers or (), longest)
+        return text_rows(self._path, self._ids.names, longest)
 
     def _block(self, rows: Iterator[tuple[int, list[bytes]]]) -> array[float]:
         numbers = array("d")
@@ -213,20 +201,20 @@ class _Parser:
 
     def _row(self, line: int, fields: list[bytes]) -> list[float]:
         """The numbers of a row, whose node is noted; none of a line of column names."""
-        node, numbers = self._node(fields[0]), _floats(fields[1:])
+        node, numbers = self._ids.node(fields[0]), _floats(fields[1:])
         if node is None:
-            if self.rows or self._header or not _names_columns(fields[0], numbers):
-                raise self._stranger(line, fields)
+            if self.rows or self._header or not is_title(fields[0], likely=numbers is None):
+                raise self._ids.stranger(line, fields[0], _FORM)
             self._header = line, fields
             self._refuse_index(line, fields)
             return []
         if len(fields) < 2 or self.columns not in (0, len(fields) - 1):
-            raise self._bad_row(line, f"has {len(fields)} columns, expected {max(1, self.columns) + 1}", _COLUMNS)
+            raise self._ids.bad_row(line, f"has {len(fields)} columns, expected {max(1, self.columns) + 1}", _COLUMNS)
         if self._may_name_classes and len(fields) == 2:
             numbers = self._of_class(line, fields[1], numbers)
         if numbers is None:
             column = next(i for i, field in enumerate(fields[1:], 2) if _floats([field]) is None)
-            raise self._bad_row(line, f"has no number in column {column}: {_shown(fields[column - 1])}", _NUMBER)
+            raise self._ids.bad_row(line, f"has no number in column {column}: {shown(fields[column - 1])}", _NUMBER)
         self.columns = len(numbers)
         self._nodes.append(node)
         return numbers
@@ -234,16 +222,13 @@ class _Parser:
     def _refuse_index(self, line: int, names: list[bytes]) -> None:
         """Raise InputDataError where pandas put its index before the ids, whose rows it numbers."""
         words = [name.strip(b'"').lower() for name in names]
-        known = _ID_COLUMNS - _INDEX_COLUMNS
+        known = ID_COLUMNS - _INDEX_COLUMNS
         ids = [i for i, word in enumerate(words[1:], 1) if word in known or word.endswith((b"_id", b" id"))]
         if ids and words[0] in _INDEX_COLUMNS:
-            problem = f"names an index in column 1 and ids in column {ids[0] + 1}: {_shown(names[ids[0]])}"
-            raise self._bad_row(line, problem, "The ids come first: df.to_csv(.., index=False) leaves the index out.")
-
-    def _node(self, field: bytes) -> int | None:
-        if self._numbers is not None:
-            return self._numbers.get(field)
-        return int(field) if _ID.fullmatch(field) else None
+            problem = f"names an index in column 1 and ids in column {ids[0] + 1}: {shown(names[ids[0]])}"
+            raise self._ids.bad_row(
+                line, problem, "The ids come first: df.to_csv(.., index=False) leaves the index out."
+            )
 
     def _of_class(self, line: int, field: bytes, numbers: list[float] | None) -> list[float] | None:
         """What a row of one label says: the number of the class that it names, else `numbers`."""
@@ -258,7 +243,8 @@ class _Parser:
         """Raise InputDataError where the text as a whole is hardly what it was taken for; `given` (C,): some row has a
         number in this column."""
         if self._header and self.classes and self._header[1][-1].decode(errors="replace") in self.classes:
-            raise self._stranger(*self._header)  # what other rows call a class is no name of a column
+            line, fields = self._header
+            raise self._ids.stranger(line, fields[0], _FORM)  # what other rows call a class is no name of a column
         problem = "" if self.rows else "has no rows"
         if self._labels and self.rows and not given.all():
             problem = f"has no label in column {int(np.argmin(given)) + 2}"
@@ -273,28 +259,6 @@ class _Parser:
     def _line(self, row: int) -> int:
         return next(islice(self._fields(), row + (self._header is not None), None))[0]
 
-    def _stranger(self, line: int, fields: list[bytes]) -> InputDataError:
-        what = "expected a whole number from 0" if self._numbers is None else "which no edge has"
-        hint = f"{_NUMBERED} {_FORM}" if self._numbers is None else _STRANGER
-        return self._bad_row(line, f"is of node {_shown(fields[0])}, {what}", hint)
-
-    def _bad_row(self, line: int, problem: str, hint: str = _FORM) -> InputDataError:
-        return InputDataError("GS-IN-179", f"{self._path} row {line:,} {problem}", hint=hint)
-
-
-def _names_columns(first: bytes, numbers: list[float] | None) -> bool:
-    """Whether a first row of no node is one of column names: it says that ids follow, or has what is no number.
-
-    An id that was spoilt (quotes, invisible characters) is none of these.
-    """
-    bare = re.sub(rb"[^0-9A-Za-z.+-]", b"", first)
-    return first.lower() in _ID_COLUMNS or (numbers is None and _floats([bare or b"x"]) is None)
-
-
-def _numbers(names: Names) -> dict[bytes, int]:
-    text, offsets = names.mapped()
-    return {text[offsets[i] : offsets[i + 1]].tobytes(): i for i in range(len(offsets) - 1)}
-
 
 def _floats(fields: list[bytes]) -> list[float] | None:
     """Every field as a number, NaN where it is empty; None where one is no number."""
@@ -304,7 +268,3 @@ def _floats(fields: list[bytes]) -> list[float] | None:
         return [float(field or b"nan") for field in fields]
     except ValueError:
         return None
-
-
-def _shown(field: bytes) -> str:
-    return repr(field[:60].decode("utf-8", "replace"))

@@ -19,9 +19,12 @@ import numpy as np
 import torch
 
 import gnnsys as gs
+from gnnsys.budget import Budget
 from gnnsys.ingestion import pickles
 from gnnsys.ingestion.archive import Archive
 from gnnsys.ingestion.npy import map_npy
+from gnnsys.ingestion.source import Names
+from gnnsys.ingestion.split_text import read_split
 from gnnsys.storage.stage import Stage
 from gnnsys.storage.store import FORMAT, VERSION
 from tests.fuzz.target import Target, put, refused
@@ -150,7 +153,7 @@ def _text_samples(golden: Path) -> list[bytes]:
 
 
 def _parse_text(data: bytes, room: Path) -> None:
-    """As edges, with weights in the third column, as labels and features beside good edges, and packed."""
+    """As edges, with weights in the third column, as labels and features beside good edges, as a split, and packed."""
     path, good, packed = put(room, "a.csv", data), room / "edges.csv", room / "a.csv.gz"
     good.write_bytes(b"0,1\n1,2\n2,3\n")
     named = put(room, "named.csv", b"a,b\nb,c\nc,a\n")
@@ -159,6 +162,9 @@ def _parse_text(data: bytes, room: Path) -> None:
     refused(_ingest, room, f"edges:{path}", edge_weights=3)
     for edges, role in product((good, named), ("labels", "features")):
         refused(_ingest, room, f"edges:{edges}", **{role: path})
+    names = Names(put(room, "names", b"abc"), put(room, "offsets", np.arange(4).tobytes()))
+    for known in (None, names):
+        refused(read_split, path, known, Budget(32 << 20))
     _ingest(room, f"edges:{packed}")
 
 
@@ -185,7 +191,6 @@ def _parse_ogb(data: bytes, room: Path) -> None:
 
 @contextmanager
 def _job(room: Path) -> Iterator[Any]:
-    from gnnsys.budget import Budget
     from gnnsys.ingestion.job import Job
     from gnnsys.progress import silent
 

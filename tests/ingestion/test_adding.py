@@ -68,6 +68,8 @@ def test_the_same_again_does_nothing_and_something_else_is_refused(store: gs.Sto
         ({"tables": {"../emb": EMB}}, "GS-IN-146"),
         ({"tables": {5: EMB}}, "GS-IN-146"),
         ({"tables": EMB}, "GS-IN-178"),
+        ({"tables": {"emb": "nowhere.csv"}}, "GS-IN-100"),
+        ({"splits": {"mine": "nowhere.npy"}}, "GS-IN-100"),
         ({"splits": {"mine": 3}}, "GS-IN-147"),
         ({"splits": {5: MINE}}, "GS-IN-146"),
         ({"splits": MINE}, "GS-IN-178"),
@@ -200,3 +202,80 @@ def test_columns_in_the_order_of_fortran_are_the_same_values(tmp_path: Path) -> 
     many = np.asfortranarray(RNG.standard_normal((40_000, 8)).astype(np.float32))
     given = [gs.ArraySource((SRC, DST), x=x).fingerprint() for x in (many, np.ascontiguousarray(many))]
     assert given[0] == given[1]
+
+
+@pytest.fixture(params=["named", "numbered"])
+def cited(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[gs.Store, list[str]]:
+    """A Store of an edge list, and the id of every node in it."""
+    letter = "n" if request.param == "named" else ""
+    edges = "".join(f"{letter}{s},{letter}{d}\n" for s, d in zip(SRC, DST, strict=True))
+    (tmp_path / "e.csv").write_text(edges + "".join(f"{letter}{v},{letter}{v}\n" for v in range(N)))
+    store = gs.ingest(f"edges:{tmp_path / 'e.csv'}", tmp_path / "cited")
+    return store, store.names(range(N)) if letter else [str(v) for v in range(N)]
+
+
+@pytest.mark.parametrize("head", ["", "id,a,b,c\n", "# of nodes\n"])
+def test_a_text_of_rows_goes_by_the_ids_of_the_source(
+    tmp_path: Path, cited: tuple[gs.Store, list[str]], head: str
+) -> None:
+    store, ids = cited
+    order = RNG.permutation(N)
+    rows = [",".join([ids[v], *map(str, EMB[v].astype(float))]) for v in order]
+    (tmp_path / "emb.csv").write_text(head + "\n".join(rows))
+    more = gs.add(store, tables={"emb": tmp_path / "emb.csv"})
+    assert np.array_equal(more.table("emb").read(np.arange(N)), EMB.astype(np.float32))
+    assert gs.add(store, tables={"emb": str(tmp_path / "emb.csv")}).table_names == ["emb"]
+    assert problems_of(store.path, deep=True) == []
+    assert list(store.path.rglob(".work")) == []
+
+
+@pytest.mark.parametrize("head", ["", "id\n", "\n% chosen\n"])
+def test_a_text_of_a_split_goes_by_the_ids_of_the_source(
+    tmp_path: Path, cited: tuple[gs.Store, list[str]], head: str
+) -> None:
+    store, ids = cited
+    (tmp_path / "mine.txt").write_text(head + "\n".join(ids[v] for v in MINE))
+    np.save(tmp_path / "mine.npy", MINE)
+    more = gs.add(store, splits={"mine": tmp_path / "mine.txt", "again": tmp_path / "mine.npy"})
+    assert more.split("mine").tolist() == more.split("again").tolist() == np.sort(MINE).tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "what"),
+    [
+        ("{0}\nzoe\n", "GS-IN-179", "row 2 is of node 'zoe'"),
+        ("0x1\n{0}\n", "GS-IN-179", "row 1 is of node '0x1'"),
+        ("{0},3\n{1},3\n", "GS-IN-179", "row 1 has 2 columns: '.*0 3'"),
+        ("{0}\n{0}\n", "GS-IN-141", "node 0 is listed twice"),
+        ("", "GS-IN-143", "mine is empty"),
+        ("id\n", "GS-IN-143", "mine is empty"),
+        ("{0}\n" + "9" * 18, "GS-IN-", "999999999999999999"),
+    ],
+)
+def test_a_bad_text_of_a_split_is_told(
+    tmp_path: Path, cited: tuple[gs.Store, list[str]], text: str, code: str, what: str
+) -> None:
+    store, ids = cited
+    (tmp_path / "mine.txt").write_text(text.format(*ids))
+    with pytest.raises(InputDataError, match=f"{code}.*{what}"):
+        gs.add(store, splits={"mine": tmp_path / "mine.txt"})
+
+
+def test_a_text_of_rows_needs_one_of_every_node(tmp_path: Path, cited: tuple[gs.Store, list[str]]) -> None:
+    store, ids = cited
+    (tmp_path / "emb.csv").write_text("\n".join(f"{name},1.5" for name in ids[:-1]))
+    with pytest.raises(InputDataError, match=f"GS-IN-180: .*has no row of node '?{ids[-1]}"):
+        gs.add(store, tables={"emb": tmp_path / "emb.csv"})
+    (tmp_path / "emb.csv").write_text("\n".join(f"{name},1.5" for name in [*ids, "200"]))
+    with pytest.raises(InputDataError, match=r"GS-IN-179: .*node '?200"):
+        gs.add(store, tables={"emb": tmp_path / "emb.csv"})
+    assert gs.Store.open(store.path).table_names == []
+
+
+def test_names_that_changed_place_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("alice,bob\nbob,carol\n")
+    store = gs.ingest(f"edges:{tmp_path / 'e.csv'}", tmp_path / "s")
+    (store.path / "names" / "bytes.bin").write_bytes(b"bobaliceca" + b"rol")
+    (tmp_path / "mine.txt").write_text("bob\n")
+    with pytest.raises(CorruptStoreError, match=r"bytes\.bin"):
+        gs.add(store.path, splits={"mine": tmp_path / "mine.txt"})
