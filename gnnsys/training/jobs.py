@@ -126,6 +126,7 @@ def _scoring(
         return {"hints": hints}
     for what in ("class_names", "feature_names"):
         hints[what] = None if getattr(graph, what) is None else list(getattr(graph, what))
+    hints["x_columns"] = graph.table_columns("x") if "x" in graph.table_names else None
     scored = scored_beside(graph, _trained_split(opened, graph, loader))
     check_splits(task, graph, trained, scored)
     weights, hints["edge_weights"] = weights_of_training(opened, graph, loader, config.weighted)

@@ -25,6 +25,7 @@ from gnnsys.storage.store import Store
 from gnnsys.training.config import parse_config
 from gnnsys.training.evaluate import EvaluationPlan, evaluate, outputs_for
 from gnnsys.training.folder import BEST, CONFIG, FINAL, Resume, read_json, read_result
+from gnnsys.training.interrupt import interruptible
 from gnnsys.training.jobs import job_of_model, job_of_options
 from gnnsys.training.memory import OVERHEAD_BYTES, room_on_gpu, state_bytes, trim
 from gnnsys.training.outputs import scratch_in_run
@@ -61,7 +62,8 @@ def train(
         out: folder of the run.
         store: for evaluation, when the pack does not know where its Store is now.
         resume: `auto` continues what is in the folder, `never` refuses a folder with a run in it.
-        stop: set it (from a signal handler, say) to end after the step under way, with a checkpoint.
+        stop: set it (from a signal handler, say) to end after the step under way, with a checkpoint. Ctrl-C does the
+            same when there is none, then raises KeyboardInterrupt; a second one ends at once.
         progress: called with ("train", epochs done, epochs in all).
         options: those of `TrainConfig`: `epochs`, `lr`, `weight_decay`, `patience`, `micro_batches`, `memory`, `seed`,
             `threads`, `device`, `checkpoint_steps`, `eval_every`, ...
@@ -110,7 +112,8 @@ def train_from_config(
 def _run(
     job: Job, out: Path, meter: GrowthMeter, resume: Resume, stop: threading.Event | None, progress: Progress
 ) -> Run:
-    execute(job, out, meter, resume=resume, stop=stop, progress=progress)
+    with interruptible(stop) as asked:
+        execute(job, out, meter, resume=resume, stop=asked, progress=progress)
     run = Run(out, model=job.model or job.make_model())
     if job.model is None:  # the run was finished before: the caller's model gets its weights all the same
         run.load_model(best=False, model=run._model)

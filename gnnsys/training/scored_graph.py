@@ -70,7 +70,7 @@ def class_numbers(run: Path, config: Config, store: Store, *, own_task: bool) ->
 
 def _refuse_other_columns(run: Path, config: Config, store: Store) -> None:
     hint = "Ingest the other graph with the same features, in the same order."
-    wanted = config["decisive"]["model"].get("in_channels")
+    wanted = config["decisive"]["model"].get("in_channels", config.get("x_columns"))
     if wanted is not None and wanted != store.table_columns("x"):
         raise ConfigError(
             "GS-CFG-886",

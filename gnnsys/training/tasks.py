@@ -32,7 +32,8 @@ class Task(Protocol):
     Optional, used when a task has them:
         `order`: `shuffle` or `fixed`; a loader in another order is refused.
         `before_step(batch)`: called before the outputs of every batch; may return a batch to use instead, for
-            example with rows of mutable state added.
+            example with rows of mutable state added. Also once before training, to see what memory a step takes; what
+            `state_dict` gave is loaded afterwards.
         `after_step(out, batch)`: called after the backward pass of every batch with the detached outputs.
         `state_dict()`, `load_state_dict(state)`: tensors and plain numbers by name, saved in every checkpoint.
         `identity()`: JSON values that decide the loss; a run resumes only under equal ones.

@@ -152,6 +152,20 @@ def test_a_graph_of_other_columns_is_refused(run: gs.Run, tmp_path: Path) -> Non
         run.predict(tmp_path / "p.npy", on=other)
 
 
+def test_a_model_of_its_own_is_not_given_other_columns_either(run: gs.Run, store: Store, tmp_path: Path) -> None:
+    class Rows(torch.nn.Linear):
+        def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)
+
+    options = {"fanouts": [2], "epochs": 1, "threads": 1}
+    task = gs.NodeClassification(CLASSES)
+    own = gs.train(Rows(5, CLASSES), store, task=task, out=tmp_path / "own", **options)
+    given = arrays(5)
+    other = ingest_arrays(tmp_path / "other", **{**given, "x": given["x"][:, :3]})
+    with pytest.raises(ConfigError, match=r"GS-CFG-886: .* rows have 3 columns, .* was trained on 5"):
+        own.evaluate("test", on=other)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "code"),
     [
