@@ -44,15 +44,15 @@ Dropout = Annotated[float | None, typer.Option(help="Of that model; what train w
 
 _ROW_OF_NODE = "Row i is that of node i; where ids are names, of the i-th name in order of first appearance."
 _NOTES = {
-    "self_loops": "self loops",
-    "parallel_edges": "parallel edges",
-    "merged": "duplicate edges merged",
-    "dropped_loops": "self loops left out",
-    "dropped_edges": "bad edges left out",
-    "zeroed_rows": "rows with NaN or infinities set to 0 there",
+    "self_loops": "self loop{s}",
+    "parallel_edges": "parallel edge{s}",
+    "merged": "duplicate edge{s} merged",
+    "dropped_loops": "self loop{s} left out",
+    "dropped_edges": "bad edge{s} left out",
+    "zeroed_rows": "row{s} with NaN or infinities set to 0 there",
     "empty_classes": "of the classes without a node (are they numbered from 0?)",
-    "header_lines": "header lines skipped",
-    "ignored_columns": "further columns ignored (--edge-weights 3 takes weights from the third)",
+    "header_lines": "header line{s} skipped",
+    "ignored_columns": "further column{s} ignored (--edge-weights 3 takes weights from the third)",
 }
 """Counts of an ingest that are named when they are not 0."""
 
@@ -143,12 +143,16 @@ def ingest(
         )
     counts = dict(made.manifest.counts)
     result = {"store": str(store), "store_id": made.id, "store_digest": made.digest, **counts}
-    notes = "".join(f", {counts[key]:,} {what}" for key, what in _NOTES.items() if counts.get(key))
+    notes = "".join(_counted(counts[key], what) for key, what in _NOTES.items() if counts.get(key))
     text = (
         f"{store}: {made.num_nodes:,} nodes, {made.num_edges:,} edges, {_labels(made)}{notes}, "
         f"splits {', '.join(made.split_names) or 'none'} ({time.perf_counter() - start:.1f} s)"
     )
     emit(result, text, as_json)
+
+
+def _counted(count: int, what: str) -> str:
+    return f", {count:,} {what.format(s='' if count == 1 else 's')}"
 
 
 def add(

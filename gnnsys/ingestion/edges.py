@@ -58,8 +58,10 @@ class EdgeListSource:
         self._path, self._features, self._labels = path, features, labels
         self._weight_file = weights if isinstance(weights, Path) else None
         self._weight_column = weights if isinstance(weights, int) else None
-        for file in filter(None, (path, features, labels, self._weight_file)):
+        for file in filter(None, (path, features, labels)):
             require_file(file)
+        if self._weight_file is not None:
+            require_file(self._weight_file, "A column of the text is given by its number, from 1: --edge-weights 3.")
         if self._weight_column is not None and (self._weight_column < 3 or path.suffix == ".npy"):
             raise ConfigError(
                 "GS-CFG-974",

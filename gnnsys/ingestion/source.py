@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from gnnsys.ingestion.job import Job
 
 
-def require_file(path: Path) -> None:
+def require_file(path: Path, hint: str = "") -> None:
     """Raise InputDataError unless `path` is a regular file: a pipe may never end, and cannot be read twice."""
     if not path.exists():
-        raise InputDataError("GS-IN-100", f"{path}: no such file")
+        raise InputDataError("GS-IN-100", f"{path}: no such file", hint=hint)
     if not path.is_file():
         raise InputDataError("GS-IN-100", f"{path}: not a regular file")
 

@@ -35,7 +35,8 @@ def _one(run: RunFacts) -> str:
     model = run.config["decisive"].get("model", {})
     continued = " · interrupted and continued" if run.starts else ""
     sub = f"{model.get('name', '')} · {run.status}{continued} · {run.config['digest'][:19]}"
-    parts = [f'<h1>{escape(run.name)}</h1><p class="sub">{escape(sub)}</p>', _notes(run), _tiles(run)]
+    head = f'<h1>{escape(run.name)}</h1><p class="sub">{escape(sub)}{_graph(run)}</p>'
+    parts = [head, _notes(run), _tiles(run)]
     parts += [_section("Training", _charts([run]) + _drifts(run)), _section("Data and memory", _data_charts(run))]
     if run.command:
         parts.append(_section("Run it again", f'<div class="card"><pre class="wrap">{escape(run.command)}</pre></div>'))
@@ -48,6 +49,15 @@ def _one(run: RunFacts) -> str:
         plan = f"<pre>{escape(run.plan)}</pre>" if run.plan else escape(run.no_plan)
         parts.append(_section("The plan of the pack", f'<div class="card">{plan}</div>'))
     return "".join(parts)
+
+
+def _graph(run: RunFacts) -> str:
+    """What the run was scored on, in a line of its own."""
+    graph = run.config.get("graph")
+    if not graph:
+        return ""
+    columns = f", {run.config['x_columns']:,} columns" if run.config.get("x_columns") else ""
+    return f"<br>{escape(graph['name'])}: {graph['nodes']:,} nodes, {graph['edges']:,} edges{columns}"
 
 
 def _several(runs: Sequence[RunFacts]) -> str:

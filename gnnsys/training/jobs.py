@@ -124,13 +124,21 @@ def _scoring(
     hints["edge_weights"] = None
     if graph is None:
         return {"hints": hints}
-    for what in ("class_names", "feature_names"):
-        hints[what] = None if getattr(graph, what) is None else list(getattr(graph, what))
-    hints["x_columns"] = graph.table_columns("x") if "x" in graph.table_names else None
+    hints |= _described(graph)
     scored = scored_beside(graph, _trained_split(opened, graph, loader))
     check_splits(task, graph, trained, scored)
     weights, hints["edge_weights"] = weights_of_training(opened, graph, loader, config.weighted)
     return {"hints": hints, "scored": scored, "weights": weights}
+
+
+def _described(graph: Store) -> dict[str, Any]:
+    """What a page tells of the graph, and another one is compared with before it is scored."""
+    names = {"class_names": graph.class_names, "feature_names": graph.feature_names}
+    return {
+        **{what: None if found is None else list(found) for what, found in names.items()},
+        "x_columns": graph.table_columns("x") if "x" in graph.table_names else None,
+        "graph": {"name": graph.path.name, "nodes": graph.num_nodes, "edges": graph.num_edges},
+    }
 
 
 def _trained_split(opened: Opened, graph: Store, loader: Loader | None) -> str | None:

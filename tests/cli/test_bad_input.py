@@ -259,13 +259,13 @@ def test_loops_and_parallel_edges_are_left_out_when_asked_to(prompt: Prompt, tmp
     command = ("ingest", edges(b"0,0\n0,1\n0,1\n")(tmp_path), tmp_path / "s", "--dedup", "--no-self-loops")
     counts = prompt.succeeds(*command)
     assert (counts["edges"], counts["merged"], counts["dropped_loops"]) == (1, 1, 1)
-    assert "1 duplicate edges merged, 1 self loops left out" in prompt.run(*command)[1]
+    assert "1 duplicate edge merged, 1 self loop left out" in prompt.run(*command)[1]
 
 
 def test_what_was_skipped_and_what_is_peculiar_is_named(prompt: Prompt, tmp_path: Path) -> None:
     code, out, _ = prompt.run("ingest", edges(b"user,item\n0,0\n0,1\n0,1\n")(tmp_path), tmp_path / "s")
     assert code == 0
-    assert "3 edges, 0 classes, 1 self loops, 1 parallel edges, 1 header lines skipped, splits none" in out
+    assert "3 edges, 0 classes, 1 self loop, 1 parallel edge, 1 header line skipped, splits none" in out
 
 
 def test_bad_edges_are_left_out_when_asked_to(prompt: Prompt, tmp_path: Path) -> None:

@@ -285,6 +285,12 @@ def test_an_absent_file_is_named(tmp_path: Path, role: str) -> None:
         ingest(f"edges:{paths['edges']}", tmp_path / "s", features=paths["features"], labels=paths["labels"])
 
 
+def test_weights_by_the_name_of_a_column_are_told_how(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("src,dst,weight\n0,1,2.0\n")
+    with pytest.raises(InputDataError, match=r"GS-IN-100.*weight: no such file\n.*--edge-weights 3"):
+        ingest(f"edges:{tmp_path / 'e.csv'}", tmp_path / "s", edge_weights="weight")
+
+
 def test_random_bytes_never_end_in_anything_but_a_store_or_an_error_of_ours(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(60):

@@ -68,6 +68,8 @@ def test_scores_memory_and_options_are_those_of_the_run(made: Path, tmp_path: Pa
         assert f"<b>{result['metrics'][split]['acc']:.4g}</b><span>acc on {split}</span>" in text
     assert f"<b>{result['best_epoch'] + 1} of 3</b><span>best epoch</span>" in text
     assert "<th>memory</th><td>512.0 MiB</td>" in text
+    store = gs.Store.open(made / "store")
+    assert f"store: 800 nodes, {store.num_edges:,} edges, 8 columns</p>" in text
     assert f"gnnsys train -c {made / 'run-0' / 'config.toml'} --out ELSEWHERE" in text
     assert "interrupted" not in text
     assert result["weights_digest"] in text
