@@ -15,11 +15,11 @@ from gnnsys.errors import ConfigError
 from gnnsys.loading.loader import Loader
 from gnnsys.models.fold import fold, layers_of
 from gnnsys.progress import Progress, silent
-from gnnsys.samplers.draws import copied_bytes
+from gnnsys.samplers.draws import copied_bytes, make_draw
 from gnnsys.samplers.seeds import Seeds, refuse_outside
 from gnnsys.samplers.tree import working_bytes
 from gnnsys.storage.store import Graph, Store
-from gnnsys.training.layerwise import NOT_ONE_TENSOR, layerwise
+from gnnsys.training.layerwise import NOT_ONE_TENSOR, Drawn, layerwise
 from gnnsys.training.outputs import OutputFile, device_of, distinct, evaluating, scratch_folder
 
 How = Literal["layer-wise", "full-neighbour", "sampled"]
@@ -63,8 +63,9 @@ def infer(
     Returns:
         `how` is `sampled` where there are weights, else `layer-wise` when the model offers layers that take and give
         tensors; else `full-neighbour` when the whole neighbourhood of a batch fits, if need be of a single node; else
-        `sampled`. Layer-wise and full-neighbour are exact and differ by rounding. Outputs are a read-only map when
-        `nodes` ascends without repeats.
+        `sampled`. Layer-wise and full-neighbour are exact and differ by rounding. What is drawn by weight for a model
+        with layers is a function of seed, layer and node; without, it depends on which nodes are in one batch. Outputs
+        are a read-only map when `nodes` ascends without repeats.
 
     Raises:
         ConfigError: the model fits no call style, or its output is not one 2-D tensor.
@@ -72,19 +73,23 @@ def infer(
     """
     nodes = np.asarray(nodes, dtype=np.int64)
     refuse_outside(nodes, store.num_nodes, "nodes")
-    if layers_of(model) and weights is None:
+    budget = budget.fork()
+    budget.reserve(copied_bytes(weights), "edge weights")
+    layers = layers_of(model)
+    if layers and (weights is None or len(layers) == len(fanouts)):
+        drawn = None if weights is None else Drawn(make_draw(weights, False, store.num_edges)[0], fanouts, seed)
         try:
-            outputs = layerwise(model, store, nodes=nodes, budget=budget, scratch=scratch, rows=rows, progress=progress)
-            return Inferred(outputs, "layer-wise")
+            outputs = layerwise(
+                model, store, nodes=nodes, budget=budget, scratch=scratch, drawn=drawn, rows=rows, progress=progress
+            )
+            return Inferred(outputs, "layer-wise" if drawn is None else "sampled")
         except ConfigError as error:
             if error.code != NOT_ONE_TENSOR:
                 raise
-    budget = budget.fork()
     targets = distinct(nodes)
     budget.reserve(2 * targets.nbytes, "node ids")
     if rows == "memory":
         budget.reserve(store.num_nodes * store.row_bytes(), "feature table")
-    budget.reserve(copied_bytes(weights), "edge weights")
     plan = _plan(store, targets, list(fanouts), batch_size, budget, exact=weights is None)
     with evaluating(model), scratch_folder(scratch) as folder:
         batches = _outputs(model, store, targets, plan, seed, weights, rows)

@@ -1,4 +1,4 @@
-"""Layer-wise inference: exact outputs over full neighbourhoods, one layer at a time, rows streamed from disk.
+"""Layer-wise inference: outputs over full neighbourhoods or drawn ones, one layer at a time, rows streamed from disk.
 
 Layer l is computed once for every node that layer l + 1 reads, in chunks of ascending destinations. Its sources come
 from the Store (first layer) or from the scratch file of the layer before, in ascending order, so that the disk is
@@ -28,6 +28,7 @@ from gnnsys.errors import ConfigError
 from gnnsys.models.fold import float_rows, layers_of
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.batches import SeedBatch
+from gnnsys.samplers.draws import Draw
 from gnnsys.samplers.seeds import refuse_outside
 from gnnsys.samplers.tree import TreeSampler, working_bytes
 from gnnsys.storage.blob import PoolBatch
@@ -45,6 +46,16 @@ _DIRECT_BYTES = 16 << 20
 """A direct table reads through 1 MiB per thread."""
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Neighbours that are drawn: of a node in a layer the same ones, whatever else is computed."""
+
+    draw: Draw
+    fanouts: Sequence[int]
+    """One per layer, that of the last layer first."""
+    seed: int = 0
+
+
 def layerwise(
     model: nn.Module,
     store: Store,
@@ -52,10 +63,11 @@ def layerwise(
     nodes: np.ndarray,
     budget: Budget,
     scratch: Path,
+    drawn: Drawn | None = None,
     rows: str = "mapped",
     progress: Progress = silent,
 ) -> np.ndarray:
-    """Outputs of `model` for `nodes`, every layer over all in-neighbours.
+    """Outputs of `model` for `nodes`, every layer over all in-neighbours, or over those `drawn`.
 
     Args:
         model: offers `layers`, the last of which gives one tensor; runs where its parameters are, in eval mode, and is
@@ -64,6 +76,7 @@ def layerwise(
         budget: what is left of it may be taken.
         scratch: a folder for temporary files, 4 bytes per value of a hidden layer and of the output; they are
             removed from it before the call returns.
+        drawn: the neighbours that a layer sees of a node; all when None.
         rows: table backend of the features: `mapped`, `direct` or `memory`.
 
     Returns:
@@ -80,7 +93,7 @@ def layerwise(
     refuse_outside(nodes, store.num_nodes, "nodes")
     budget = budget.fork()
     with evaluating(model), scratch_folder(scratch) as folder, closing(_features(store, rows, budget)) as features:
-        run = _Run(store.graph, budget, device_of(model))
+        run = _Run(store.graph, budget, device_of(model), drawn)
         needed = _needed_nodes(run, layers, distinct(nodes))
         source = _Source(features, None, (features.columns,))
         for number, (layer, targets) in enumerate(zip(layers, needed, strict=True)):
@@ -90,7 +103,7 @@ def layerwise(
                     NOT_ONE_TENSOR, f"the last layer, {type(layer).__name__}, gives {len(widths)} tensors"
                 )
             out = OutputFile(folder / f"layer-{number}.bin", targets, sum(widths))
-            for done in run.layer(layer, source, out):
+            for done in run.layer(number, layer, source, out):
                 progress("infer", number + done, len(layers))
             source = _Source(out.table, targets, widths)
             (folder / f"layer-{number - 1}.bin").unlink(missing_ok=True)  # of 64 layers two are on disk
@@ -208,20 +221,20 @@ class _Cost:
 class _Run:
     """What is the same for every layer of one inference: graph, budget, device."""
 
-    def __init__(self, graph: Graph, budget: Budget, device: torch.device) -> None:
-        self.graph, self.budget, self.device = graph, budget, device
+    def __init__(self, graph: Graph, budget: Budget, device: torch.device, drawn: Drawn | None) -> None:
+        self.graph, self.budget, self.device, self._drawn = graph, budget, device, drawn
 
-    def layer(self, layer: nn.Module, source: _Source, out: OutputFile) -> Iterator[float]:
+    def layer(self, number: int, layer: nn.Module, source: _Source, out: OutputFile) -> Iterator[float]:
         """Write the outputs of `layer` to `out`, chunk by chunk; yields the part done."""
         targets = out.targets
         cost = _Cost.of(layer, self.graph, source, out.table.columns)
-        fanout = -1 if _reads_neighbours(layer) else 0
+        fanout = self._fanout(number) if _reads_neighbours(layer) else 0
         begin, count = 0, 1024
         while begin < len(targets):
             chunk = targets[begin : begin + count]
             # Arrays of ever other sizes leave gaps, and glibc keeps what is freed: without trimming, before rows are
             # read and after, growth reached 1.4 times a budget of 24 MiB, with or without one buffer for all rows.
-            drawn = self._drawn_within_budget(fanout, cost, chunk)
+            drawn = self._drawn_within_budget(number, fanout, cost, chunk)
             trim()
             if drawn is not None:
                 h = self._compute(layer, source, drawn)
@@ -230,24 +243,34 @@ class _Run:
                 count = len(chunk) // 2
                 continue
             else:
-                h = self._stream(layer, source, cost, int(chunk[0]))
+                h = self._stream(fanout, layer, source, cost, int(chunk[0]))
             out.write(begin, h)
             del drawn, h  # or they would be held while the next chunk is drawn
             trim()
             begin += len(chunk)
             yield begin / len(targets)
 
-    def _drawn_within_budget(self, fanout: int, cost: _Cost, chunk: np.ndarray) -> PoolBatch | None:
+    def _fanout(self, number: int) -> int:
+        return -1 if self._drawn is None else self._drawn.fanouts[-1 - number]
+
+    def _drawn_within_budget(self, number: int, fanout: int, cost: _Cost, chunk: np.ndarray) -> PoolBatch | None:
         """The neighbourhood of `chunk`, or None when it is too large to draw or to compute."""
-        num_edges = self._num_edges(chunk) if fanout < 0 else 0
+        num_edges = self._num_edges(chunk, fanout)
         if cost.sampling(len(chunk), num_edges) > self.budget.left:
             return None
-        drawn = TreeSampler(self.graph, [fanout], seed=0).sample(SeedBatch(index=0, ids=chunk))
+        drawn = self._sampler(number, fanout).sample(SeedBatch(index=0, ids=chunk))
         fits = cost.total(len(chunk), len(drawn.ids), num_edges) <= self.budget.left
         return drawn if fits else None
 
-    def _num_edges(self, nodes: np.ndarray) -> int:
-        return int((self.graph.indptr[nodes + 1] - self.graph.indptr[nodes]).sum())
+    def _sampler(self, number: int, fanout: int) -> TreeSampler:
+        if self._drawn is None:
+            return TreeSampler(self.graph, [fanout], seed=0)
+        return TreeSampler(self.graph, [fanout], seed=self._drawn.seed, pool_index=number, draw=self._drawn.draw)
+
+    def _num_edges(self, nodes: np.ndarray, fanout: int) -> int:
+        """So many at most."""
+        degrees = self.graph.indptr[nodes + 1] - self.graph.indptr[nodes]
+        return int((degrees if fanout < 0 else np.minimum(degrees, fanout)).sum())
 
     def _next_count(self, cost: _Cost, drawn: PoolBatch) -> int:
         """Destinations that would have filled nine tenths of the budget at this chunk's density; at most twice as
@@ -263,14 +286,15 @@ class _Run:
         )
         return _side_by_side(layer(source.split(source.read(ids).to(self.device)), block.to(self.device)))
 
-    def _stream(self, layer: nn.Module, source: _Source, cost: _Cost, node: int) -> Tensor:
+    def _stream(self, fanout: int, layer: nn.Module, source: _Source, cost: _Cost, node: int) -> Tensor:
         """Output for one destination that has more neighbours than fit at once."""
         begin, end = int(self.graph.indptr[node]), int(self.graph.indptr[node + 1])
         room = self.budget.left - cost.total(1, 1, 0)
         piece_edges = room // (cost.total(0, 1, 1) - cost.total(0, 0, 0) + cost.sampling(0, 1) - cost.sampling(0, 0))
-        if piece_edges < 1 or not _only_aggregates(layer):
-            needed = max(cost.total(1, end - begin + 1, end - begin), cost.sampling(1, end - begin))
-            raise self.budget.refusal("GS-MEM-003", f"node {node} with its {end - begin} in-neighbours", needed)
+        if piece_edges < 1 or self._drawn is not None or not _only_aggregates(layer):
+            count = self._num_edges(np.array([node]), fanout)
+            needed = max(cost.total(1, count + 1, count), cost.sampling(1, count))
+            raise self.budget.refusal("GS-MEM-003", f"node {node} with its {count} in-neighbours", needed)
 
         def piece(start: int) -> tuple[Block, Tensor]:
             return self._piece(source, node, self.graph.indices[start : min(start + piece_edges, end)])

@@ -7,9 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import gnnsys as gs
+from gnnsys.batch import Block
+from gnnsys.budget import Budget
 from gnnsys.errors import ConfigError
+from gnnsys.samplers.batches import SeedBatch
+from gnnsys.samplers.draws import Weighted
+from gnnsys.samplers.tree import TreeSampler
+from gnnsys.training.inference import infer
 from gnnsys.training.run import train_from_config
 
 NODES, CLASSES = 120, 3
@@ -67,6 +74,31 @@ def test_weights_that_are_not_there_or_mean_nothing_are_refused(store: gs.Store,
             gs.NodeClassification(3),
         )
         gs.train(model, loader, task=task, out=tmp_path / "run3", weighted=True)
+
+
+@pytest.mark.parametrize("name", ["sage", "gcn", "gat"])
+@pytest.mark.parametrize("memory", [1 << 28, (4 << 20) + (24 << 10)])
+def test_what_is_drawn_for_a_node_depends_on_no_other_node(
+    store: gs.Store, tmp_path: Path, name: str, memory: int
+) -> None:
+    """Against every node alone in every layer, drawn by a sampler of one hop."""
+    model = gs.build(name, in_channels=5, hidden_channels=8, num_layers=2, out_channels=CLASSES, seed=0).eval()
+    weights, fanouts, seed = store.edge_weights(), [2, 3], 7
+    options = {"fanouts": fanouts, "scratch": tmp_path, "seed": seed, "weights": weights}
+    assert weights is not None
+    h = torch.from_numpy(store.table("x").read(np.arange(NODES)))
+    for number, (layer, fanout) in enumerate(zip(model.layers, fanouts[::-1], strict=True)):  # type: ignore[arg-type]
+        sampler = TreeSampler(store.graph, [fanout], seed=seed, pool_index=number, draw=Weighted(weights))
+        alone = []
+        for node in range(NODES):
+            drawn = sampler.sample(SeedBatch(index=0, ids=np.array([node])))
+            arrays = {what: torch.from_numpy(getattr(drawn, what)) for what in ("indptr", "indices", "degree")}
+            alone.append(layer(h[drawn.ids], Block(**arrays)).detach())
+        h = torch.cat(alone)
+    for nodes in (np.arange(NODES), np.array([5]), np.array([90, 3, 90])):
+        found = infer(model, store, nodes=nodes, budget=Budget(memory), **options)
+        assert found.how == "sampled"
+        torch.testing.assert_close(torch.from_numpy(np.array(found.outputs)), h[nodes])
 
 
 @pytest.fixture(scope="module")
