@@ -1,6 +1,7 @@
 """Files: atomic replacement, exact reads, checked maps, and a full disk that is named."""
 
 import errno
+import fcntl
 import os
 import resource
 import subprocess
@@ -210,9 +211,66 @@ def test_a_descriptor_that_bypasses_the_page_cache_takes_any_piece(tmp_path: Pat
     fd = files.open_sized(tmp_path / "f", 0)
     try:
         files.bypass_page_cache(fd)
+        assert _is_direct(fd)
         files.write_all(fd, data[: files.PAGE], 0)
         files.write_all(fd, data[files.PAGE : files.PAGE + 100], files.PAGE)
         files.write_all(fd, data[files.PAGE + 100 :], files.PAGE + 100)
+        assert not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT
     finally:
         os.close(fd)
     assert (tmp_path / "f").read_bytes() == data.tobytes()
+
+
+def _is_direct(fd: int) -> bool:
+    """Where the file system can: this one is asked with a descriptor of its own."""
+    path = Path(f"/proc/self/fd/{fd}").resolve()
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_DIRECT))
+    except OSError:
+        return True
+    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT)
+
+
+def test_records_are_appended_one_after_another(tmp_path: Path) -> None:
+    for line in (b"one\n", b"", b"three\n"):
+        files.append_line(tmp_path / "log", line)
+    assert (tmp_path / "log").read_bytes() == b"one\nthree\n"
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o644 & ~_umask()
+
+
+def test_a_record_that_does_not_fit_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    files.append_line(tmp_path / "log", b"one\n")
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda fd, data: real(fd, data[:2]))
+        with pytest.raises(DiskSpaceError, match=r"GS-DISK-002: .*log: no space left"):
+            files.append_line(tmp_path / "log", b"two\n")
+    files.append_line(tmp_path / "log", b"three\n")
+    assert (tmp_path / "log").read_bytes() == b"one\nthree\n"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_new_file_takes_no_place_of_another(tmp_path: Path) -> None:
+    files.write_new(tmp_path / "a", b"first")
+    with pytest.raises(GnnsysError, match=r"a: .*exists"):
+        files.write_new(tmp_path / "a", b"second")
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    with pytest.raises(GnnsysError):
+        files.write_new(tmp_path / "link", b"third")
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path) -> None:
+    for name in ("new", "old"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / name).write_bytes(b"")
+    files.move_folder(tmp_path / "new", tmp_path / "old")
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["old", "deep", "new"]
+    files.move_folder(tmp_path / "old", tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
