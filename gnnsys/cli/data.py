@@ -52,6 +52,7 @@ _NOTES = {
     "zeroed_rows": "row{s} with NaN or infinities set to 0 there",
     "empty_classes": "of the classes without a node (are they numbered from 0?)",
     "header_lines": "header line{s} skipped",
+    "comment_lines": "line{s} skipped that begin with # or %",
     "ignored_columns": "further column{s} ignored (--edge-weights 3 takes weights from the third)",
 }
 """Counts of an ingest that are named when they are not 0."""

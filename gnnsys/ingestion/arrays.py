@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class ArraySource:
     """
 
     names: Names | None = None
-    header_lines = ignored_columns = 0
+    skipped: Mapping[str, int] = MappingProxyType({})
     num_classes: int | None = None
     label_kind: str | None = None
     sequential = False

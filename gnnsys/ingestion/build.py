@@ -197,8 +197,8 @@ def _build(
         "classes": found.num_classes,
         "splits": list(splits),
         "zeroed_rows": zeroed_rows,
-        "header_lines": source.header_lines,
-        **({"ignored_columns": source.ignored_columns} if source.ignored_columns else {}),
+        "header_lines": 0,
+        **{what: count for what, count in source.skipped.items() if count},
         **_feature_names(source),
         **found.counts,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from gnnsys.ingestion.npy import map_npy
 from gnnsys.ingestion.sorting import MAX_NODES, refuse_sparse_ids
 from gnnsys.ingestion.source import Names, Rows, require_file
 from gnnsys.ingestion.text import EDGES, LABELS, is_integer, line_of_row, num_columns, text_rows
-from gnnsys.ingestion.text_columns import parse_columns
+from gnnsys.ingestion.text_columns import Columns, parse_columns
 from gnnsys.ingestion.text_weights import parse_weights
 from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
@@ -71,12 +72,13 @@ class EdgeListSource:
             )
         self._pairs = np.empty((0, 2), dtype=np.int64)
         self.num_nodes: int | None = None
-        self.num_edges = self.header_lines = 0
+        self.num_edges = 0
+        self._skipped = Counter[str]()
+        self.skipped: Mapping[str, int] = self._skipped
         self.tables: Mapping[str, Rows] = {}
         self.labels: Rows | None = None
         self.weights: Rows | None = None
         self.names: Names | None = None
-        self.ignored_columns = 0
 
     def fingerprint(self) -> dict[str, Any]:
         files = {"edges": self._path, "features": self._features, "labels": self._labels}
@@ -92,7 +94,7 @@ class EdgeListSource:
         return int(sum(size * ratio for size, ratio in zip(sizes, ratios, strict=True)))
 
     def prepare(self, job: Job) -> None:
-        self.header_lines = 0
+        self._skipped.clear()
         self._pairs = self._read_pairs(job)
         self.num_edges = len(self._pairs)
         self._read_node_rows(job)
@@ -100,7 +102,7 @@ class EdgeListSource:
         self.weights = None if weights is None else rows_of_array(weights)
         if self._path.suffix != ".npy":
             used = 2 if self._weight_column is None else 3
-            self.ignored_columns = max(0, num_columns(self._path) - used)
+            self._skipped["ignored_columns"] = max(0, num_columns(self._path) - used)
 
     def edges(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         pairs = self._pairs[start:stop]
@@ -115,7 +117,7 @@ class EdgeListSource:
         if self._path.suffix != ".npy":
             columns = parse_columns(job, self._path, EDGES)
             self.names = columns.names
-            self.header_lines += columns.header
+            self._note(columns)
             if columns.names is not None and not columns.header:
                 _warn_of_header(self._path, columns.names, columns.values)
             return columns.values
@@ -125,6 +127,10 @@ class EdgeListSource:
                 "GS-IN-104", f"{self._path}: {pairs.dtype} {pairs.shape}, expected integers (E, 2) or (2, E)"
             )
         return pairs.T if pairs.shape[0] == 2 else pairs
+
+    def _note(self, columns: Columns) -> None:
+        self._skipped["header_lines"] += columns.header
+        self._skipped["comment_lines"] += columns.comments
 
     def _read_node_rows(self, job: Job) -> None:
         """Features and labels, which with the edges tell how many nodes there are."""
@@ -148,7 +154,7 @@ class EdgeListSource:
             if not _is_one_column(path):
                 return self._read_text(job, path, "labels", np.float64)
             columns = parse_columns(job, path, LABELS)
-            self.header_lines += columns.header
+            self._note(columns)
             return columns.values[:, 0]
         labels = map_npy(path)
         if labels.ndim not in (1, 2):
@@ -159,7 +165,7 @@ class EdgeListSource:
         found = parse_node_text(job, path, role, self.names, dtype)
         if role == "features":
             found.require_all(found.num_nodes if self.names is None else len(self.names), self.names)
-        self.header_lines += found.titles is not None
+        self._skipped["header_lines"] += found.titles is not None
         return found
 
     def _read_weights(self, job: Job) -> np.ndarray | None:

@@ -309,7 +309,7 @@ _NEWLINE, _RETURN, _SPACE, _TAB, _COMMA, _SEMICOLON, _MINUS, _HASH, _PERCENT, _Z
     37,
     48,
 )
-OK, NOT_A_NUMBER, TOO_FEW, TOO_LARGE, NUL, TOO_MANY, QUOTED, PADDED = 0, 1, 2, 3, 4, 5, 6, 7
+OK, NOT_A_NUMBER, TOO_FEW, TOO_LARGE, NUL, TOO_MANY, QUOTED, PADDED, BLANK = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 
 @numba.njit(nogil=True, cache=True)
@@ -345,10 +345,11 @@ def _field(text: np.ndarray, at: int, stop: int) -> tuple[Any, int, int]:
 
 
 @numba.njit(nogil=True, cache=True)
-def parse_rows(text: np.ndarray, more: bool, out: np.ndarray) -> tuple[int, int, int]:
+def parse_rows(text: np.ndarray, more: bool, gaps: bool, out: np.ndarray) -> tuple[int, int, int, bool, int]:
     """out (rows, C) int64 <- first C integers of each line of text (uint8, whole lines), `more` columns are ignored or
-    an error; blank and comment lines are skipped. Returns (rows, lines read, error of the line after those or OK)."""
-    at, rows, lines = 0, 0, 0
+    an error; comment lines are skipped, and blank ones, behind which without `gaps` no row may stand. Returns (rows,
+    lines read, comment lines among them, a blank line is behind the last row, error of the line after those or OK)."""
+    at, rows, lines, comments, gap = 0, 0, 0, 0, False
     while at < text.shape[0]:
         stop = at
         while stop < text.shape[0] and text[stop] != _NEWLINE:
@@ -356,15 +357,22 @@ def parse_rows(text: np.ndarray, more: bool, out: np.ndarray) -> tuple[int, int,
         end = stop
         while end > at and (text[end - 1] == _RETURN or text[end - 1] == _SPACE or text[end - 1] == _TAB):
             end -= 1
-        if end > at and text[at] != _HASH and text[at] != _PERCENT:
+        if end == at:
+            gap = True
+        elif text[at] == _HASH or text[at] == _PERCENT:
+            comments += 1
+        else:
+            if gap and not gaps:
+                return rows, lines, comments, gap, BLANK
             for c in range(out.shape[1]):
                 value, at, error = _field(text, at, end)
                 if error != OK:
-                    return rows, lines, error
+                    return rows, lines, comments, gap, error
                 out[rows, c] = value
             if at < end and not more:
-                return rows, lines, TOO_MANY
+                return rows, lines, comments, gap, TOO_MANY
             rows += 1
+            gap = False
         lines += 1
         at = stop + 1
-    return rows, lines, OK
+    return rows, lines, comments, gap, OK

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Mag240mSource:
 
     weights: Rows | None = None
     names: Names | None = None
-    header_lines = ignored_columns = 0
+    skipped: Mapping[str, int] = MappingProxyType({})
     sequential = False
 
     def __init__(self, root: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class NpzSource:
 
     weights: Rows | None = None
     names: Names | None = None
-    header_lines = ignored_columns = 0
+    skipped: Mapping[str, int] = MappingProxyType({})
     num_classes: int | None = None
     label_kind: str | None = None
     sequential = False

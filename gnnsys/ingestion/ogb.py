@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class OgbSource:
 
     weights: Rows | None = None
     names: Names | None = None
-    header_lines = ignored_columns = 0
+    skipped: Mapping[str, int] = MappingProxyType({})
     num_classes: int | None = None
 
     def __init__(self, name: str, root: Path) -> None:

@@ -98,10 +98,9 @@ class Source(Protocol):
     weights: Rows | None
     """One number per edge, read like `edges`; None where all count the same."""
     names: Names | None
-    header_lines: int
-    """First lines of text files that were taken for column names and skipped."""
-    ignored_columns: int
-    """Of a text of edges, that are neither ends nor weights."""
+    skipped: Mapping[str, int]
+    """How much of texts is not in the graph: `header_lines` (of column names), `comment_lines` (that begin with # or
+    %), `ignored_columns` (of edges, that are neither ends nor weights)."""
 
     @property
     def splits(self) -> list[dict[str, np.ndarray]]:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,7 +124,7 @@ class PowerLawSource:
     weights: Rows | None = None
     names: Names | None = None
     label_kind: str | None = "class"
-    header_lines = ignored_columns = 0
+    skipped: Mapping[str, int] = MappingProxyType({})
     sequential = False
 
     def __init__(self, spec: PowerLaw) -> None:

@@ -16,7 +16,7 @@ from gnnsys.ingestion import kernels
 from gnnsys.ingestion.job import Job
 from gnnsys.ingestion.source import Names, unpacking
 from gnnsys.ingestion.text import MAX_LINE, Form, bad_row, open_text, refuse_long, sniff
-from gnnsys.ingestion.text_names import NameNumbers
+from gnnsys.ingestion.text_names import NameNumbers, Parsed
 from gnnsys.storage.files import map_array
 from gnnsys.storage.writer import SequentialWriter
 
@@ -29,6 +29,8 @@ class Columns:
     names: Names | None
     header: bool
     """A first line of column names was skipped."""
+    comments: int
+    """So many lines that begin with # or % were."""
 
 
 def parse_columns(job: Job, path: Path, form: Form) -> Columns:
@@ -50,7 +52,7 @@ def parse_columns(job: Job, path: Path, form: Form) -> Columns:
     payload = job.stage.done[unit]
     values = map_array(job.stage.work / f"columns-{form.columns}.bin", "<i8", (payload["rows"], form.columns))
     names = Names(job.stage.work / "names.bin", job.stage.work / "name-offsets.bin") if payload["named"] else None
-    return Columns(values, names, payload["header"])
+    return Columns(values, names, payload["header"], payload["comments"])
 
 
 class _Parser:
@@ -62,13 +64,15 @@ class _Parser:
         state: dict[str, Any] = job.stage.done.get(unit, {})
         with open_text(path) as file:
             start = sniff(file, path, form)
-        self._header = start.header
+        self._header, self._more = start.header, start.more
+        self._comments = state.get("comments", start.comments)
+        self._gap = False
         self._byte, self._line = state.get("byte", start.byte), state.get("line", start.line)
         self._rows = state.get("rows", 0)
         self._out = SequentialWriter(
             job.stage.work, f"columns-{form.columns}.bin", job.stage.id, resume=state.get("out")
         )
-        self._numbers = NameNumbers(job, start.separator, state) if start.named else None
+        self._numbers = NameNumbers(job, start, state) if start.named else None
 
     def run(self) -> None:
         block_bytes = self._job.block_bytes
@@ -91,32 +95,38 @@ class _Parser:
 
     def _parse(self, block: bytes) -> None:
         if self._numbers is not None:
-            values, lines = self._numbers.numbers(block, self._path, self._byte, self._line)
-            self._append(values, lines)
+            self._append(*self._numbers.numbers(block, self._path, self._byte, self._line))
             return
         parts = _split(block, self._job.workers)
-        for part, (values, lines, error) in zip(parts, self._threads.map(self._integers, parts), strict=True):
+        for part, (found, gap, error) in zip(parts, self._threads.map(self._integers, parts), strict=True):
+            values, lines, _ = found
+            if self._gap and len(values):
+                lines, error = 0, kernels.BLANK
             if error != kernels.OK:
                 text = part.split(b"\n", lines + 1)[lines]
                 raise bad_row(self._path, self._line + lines + 1, text, error, self._form)
-            self._append(values, lines)
+            self._gap = not self._form.gaps and (gap or (self._gap and not len(values)))
+            self._append(*found)
 
-    def _integers(self, part: bytes) -> tuple[np.ndarray, int, int]:
-        """((rows, C) int64, lines read, what is wrong with the next line) of whole lines."""
+    def _integers(self, part: bytes) -> tuple[Parsed, bool, int]:
+        """Of whole lines: what they hold, whether a blank one is behind the last row, what is wrong with the next."""
         # A row takes at least a digit and a separator per column.
         out = np.empty((len(part) // (2 * self._form.columns) + 1, self._form.columns), dtype=np.int64)
-        rows, lines, error = kernels.parse_rows(np.frombuffer(part, dtype=np.uint8), self._form.more, out)
-        return out[:rows], lines, error
+        text = np.frombuffer(part, dtype=np.uint8)
+        rows, lines, comments, gap, error = kernels.parse_rows(text, self._more, self._form.gaps, out)
+        return (out[:rows], lines, comments), gap, error
 
-    def _append(self, values: np.ndarray, lines: int) -> None:
+    def _append(self, values: np.ndarray, lines: int, comments: int) -> None:
         self._out.append(values)
         self._rows += len(values)
         self._line += lines
+        self._comments += comments
 
     def _record(self, *, complete: bool) -> None:
         self._out.sync()
         names = self._numbers.sync(complete) if self._numbers is not None else {}
-        state = {"byte": self._byte, "line": self._line, "rows": self._rows, "out": self._out.state(), **names}
+        state = {"byte": self._byte, "line": self._line, "rows": self._rows, "comments": self._comments}
+        state |= {"out": self._out.state(), **names}
         if complete:
             self._out.finish(np.dtype(np.int64), (self._rows, self._form.columns), "scratch")
         facts = {"complete": complete, "named": self._numbers is not None, "header": self._header}

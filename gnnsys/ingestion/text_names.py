@@ -11,12 +11,16 @@ from gnnsys.errors import InputDataError, MemoryBudgetError
 from gnnsys.ingestion import kernels
 from gnnsys.ingestion.job import Job
 from gnnsys.ingestion.source import Names
-from gnnsys.ingestion.text import EDGES, bad_row, data_of, fields_of
+from gnnsys.ingestion.text import EDGES, Start, bad_row, data_of, fields_of
 from gnnsys.storage.writer import SequentialWriter
 from gnnsys.units import format_size
 
 _NAME_BYTES = 200
 """Memory of one name beside its characters: bytes object, number, dictionary slot while the dictionary doubles."""
+
+
+Parsed = tuple[np.ndarray, int, int]
+"""Of some lines: (rows, C) int64, how many lines they are, how many of them are comments."""
 
 
 def names_bytes(names: Names) -> int:
@@ -27,8 +31,8 @@ def names_bytes(names: Names) -> int:
 class NameNumbers:
     """Names numbered in order of first appearance; new ones go to scratch files, from which a resume learns them."""
 
-    def __init__(self, job: Job, separator: bytes | None, state: dict[str, Any]) -> None:
-        self._job, self._separator = job, separator
+    def __init__(self, job: Job, start: Start, state: dict[str, Any]) -> None:
+        self._job, self._start = job, start
         work, ident = job.stage.work, job.stage.id
         self._text = SequentialWriter(work, "names.bin", ident, resume=state.get("text"))
         self._offsets = SequentialWriter(work, "name-offsets.bin", ident, resume=state.get("offsets"))
@@ -45,22 +49,24 @@ class NameNumbers:
             self._number[text[offsets[number] : offsets[number + 1]].tobytes()] = number
         self._account(int(offsets[-1]) + count * _NAME_BYTES)
 
-    def numbers(self, block: bytes, path: Path, byte: int, line: int) -> tuple[np.ndarray, int]:
-        """((rows, 2) int64, lines read) of a block of whole lines."""
+    def numbers(self, block: bytes, path: Path, byte: int, line: int) -> Parsed:
+        """What a block of whole lines holds, (rows, 2)."""
         _require_utf8(block, path, byte)
         lines = block.split(b"\n")
-        before = len(self._number)
+        before, comments = len(self._number), 0
         out: list[int] = []
         for number, text in enumerate(lines, line + 1):
-            if data := data_of(text):
-                ends = fields_of(data, self._separator)[:2]
-                problem = _problem(ends, data)
+            if data := data_of(text, names=True):
+                fields = fields_of(data, self._start.separator)
+                problem = _problem(fields, data, self._start.more)
                 if problem != kernels.OK:
                     raise bad_row(path, number, text, problem, EDGES)
-                out.extend(self._number.setdefault(name, len(self._number)) for name in ends)
+                out.extend(self._number.setdefault(name, len(self._number)) for name in fields[:2])
+            else:
+                comments += bool(text.strip())
         self._append(_last(self._number, before))
         values = np.array(out, dtype=np.int64).reshape(-1, 2)
-        return values, len(lines) - block.endswith(b"\n")
+        return values, len(lines) - block.endswith(b"\n"), comments
 
     def _append(self, new: list[bytes]) -> None:
         lengths = np.array([len(name) for name in new], dtype=np.int64)
@@ -92,14 +98,16 @@ class NameNumbers:
         return state
 
 
-def _problem(ends: list[bytes], data: bytes) -> int:
+def _problem(fields: list[bytes], data: bytes, more: bool) -> int:
     """What is wrong with a row of names."""
     if b"\0" in data:
         return kernels.NUL
-    if len(ends) < 2 or b"" in ends:
+    if len(fields) < 2 or b"" in fields[:2]:
         return kernels.TOO_FEW
     # A quoted name may hold the separator; its first piece then begins with the quote.
-    return kernels.QUOTED if any(b'"' in name for name in ends) else kernels.OK
+    if any(b'"' in name for name in fields[:2]):
+        return kernels.QUOTED
+    return kernels.TOO_MANY if any(fields[2:]) and not more else kernels.OK
 
 
 def _last(numbers: dict[bytes, int], before: int) -> list[bytes]:

@@ -247,7 +247,7 @@ def test_feature_and_label_files_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "code", "what"),
     [
-        ("1\n0 1\n", "GS-IN-118", "row 2 has more than one column"),
+        ("1\n0 1\n", "GS-IN-118", "row 2 has more columns than the first row"),
         ("cat\ndog\n", "GS-IN-103", "row 1 is not a row of integers: 'cat'"),
     ],
 )
@@ -355,3 +355,94 @@ def test_what_is_refused_leaves_no_file_open(tmp_path: Path, edges: str, role: s
         ingest(f"edges:{tmp_path / 'e.csv'}", tmp_path / "s", **files)
     gc.collect()
     assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "pairs"),
+    [
+        ("0;1;2,5\n1;2;3,5\n", None, [[0, 1], [1, 2]]),
+        ("s;t;w\n0;1;2,5\n1;2;3,5\n", None, [[0, 1], [1, 2]]),
+        ("0\t1\thello, world\n1\t2\tfine, thanks\n", None, [[0, 1], [1, 2]]),
+        ("0 1 2.5 3,7,9\n1 2 3.5 1,1,4\n", None, [[0, 1], [1, 2]]),
+        ("0 1\t0.5\n1 2\t0.5\n", None, [[0, 1], [1, 2]]),
+        ("Doe, J\tRoe, J\nRoe, J\tPoe, E\n", ["Doe, J", "Roe, J", "Poe, E"], [[0, 1], [1, 2]]),
+        ("ann;bob;likes, loves\nbob;cat;hates, fears\n", ["ann", "bob", "cat"], [[0, 1], [1, 2]]),
+        ("ann,bob,likes; loves\nbob,cat,a; b\n", ["ann", "bob", "cat"], [[0, 1], [1, 2]]),
+        ("New York,Bonn\nBonn,Rome\n", ["New York", "Bonn", "Rome"], [[0, 1], [1, 2]]),
+    ],
+)
+def test_what_separates_is_told_by_the_ids(
+    tmp_path: Path, text: str, names: list[str] | None, pairs: list[list[int]]
+) -> None:
+    """Whatever stands in further columns, with a first line of column names or without."""
+    store = ingest(f"edges:{_text(tmp_path / 'e.csv', text)}", tmp_path / "s")
+    dst = np.repeat(np.arange(store.num_nodes), np.diff(store.graph.indptr))
+    assert np.stack([store.graph.indices, dst], axis=1).tolist() == pairs
+    assert (store.names(range(store.num_nodes)) if store.has_names else None) == names
+
+
+def test_weights_stand_where_the_ids_say_that_columns_are(tmp_path: Path) -> None:
+    path = _text(tmp_path / "e.csv", "0 1 2.5 3,7,9\n1 2 3.5 1,1,4\n")
+    weights = ingest(f"edges:{path}", tmp_path / "s", edge_weights=3).edge_weights()
+    assert weights is not None
+    assert weights.tolist() == [2.5, 3.5]
+
+
+def test_names_that_two_signs_may_separate_are_refused(tmp_path: Path) -> None:
+    path = _text(tmp_path / "e.csv", "Doe, J;Roe, J\n")
+    with pytest.raises(InputDataError, match=r"GS-IN-185: .*e\.csv row 1 may be cut at , and at ;"):
+        ingest(f"edges:{path}", tmp_path / "s")
+
+
+@pytest.mark.parametrize("head", ["source,target\n", "x,y\n"])
+def test_below_the_first_row_a_name_may_begin_as_a_comment_does(tmp_path: Path, head: str) -> None:
+    path = _text(tmp_path / "e.csv", f"# made by hand\n{head}#a,#b\n%c,#a\n# the end\n#b,%c")
+    store = ingest(f"edges:{path}", tmp_path / "s")
+    edges, known = store.num_edges, store.names(range(store.num_nodes))
+    assert known == (["#a", "#b", "%c"] if head[0] == "s" else ["x", "y", "#a", "#b", "%c"])
+    assert edges == (3 if head[0] == "s" else 4)
+    assert store.manifest.counts["comment_lines"] == 2
+
+
+def test_comments_among_numbers_are_counted(tmp_path: Path) -> None:
+    path = _text(tmp_path / "e.csv", "# a\n0,1\n#b,2\n1,0\n% c")
+    store = ingest(f"edges:{path}", tmp_path / "s")
+    assert (store.num_edges, store.manifest.counts["comment_lines"]) == (2, 3)
+
+
+@pytest.mark.parametrize("rows", ["0,5,7\n1,6,3\n", "0,ann,bob\n1,bob,cat\n"])
+@pytest.mark.parametrize("first", ["", "Unnamed: 0", "index", "id", '"id"'])
+def test_the_index_of_pandas_is_no_source(tmp_path: Path, first: str, rows: str) -> None:
+    path = _text(tmp_path / "e.csv", f"{first},follower,followee\n{rows}")
+    with pytest.raises(InputDataError, match=r"GS-IN-124: .*row 1 names columns(.|\n)*index=False"):
+        ingest(f"edges:{path}", tmp_path / "s")
+    path.write_text(f"# {path.read_text()}")
+    assert ingest(f"edges:{path}", tmp_path / "s").num_edges == 2
+
+
+@pytest.mark.parametrize("letter", ["", "n"])
+def test_a_list_of_neighbours_is_no_list_of_edges(tmp_path: Path, letter: str) -> None:
+    rows = "0 1\n1 2 3 4\n2 0 5\n".replace(" ", f" {letter}").replace("\n", f"\n{letter}").removesuffix(letter)
+    path = _text(tmp_path / "e.txt", letter + rows)
+    with pytest.raises(InputDataError, match=r"GS-IN-118: .*row 2 has more columns than the first row"):
+        ingest(f"edges:{path}", tmp_path / "s")
+
+
+def test_a_matrix_market_file_is_told(tmp_path: Path) -> None:
+    path = _text(tmp_path / "e.mtx", "%%MatrixMarket matrix coordinate pattern symmetric\n5 5 2\n2 1\n3 1\n")
+    with pytest.raises(InputDataError, match=r"GS-IN-186: .*e\.mtx is a MatrixMarket file"):
+        ingest(f"edges:{path}", tmp_path / "s")
+
+
+@pytest.mark.parametrize("memory", [4000, "4GiB"])
+@pytest.mark.parametrize("before", [1, 400])
+def test_a_blank_line_among_labels_moves_none(tmp_path: Path, before: int, memory: Any) -> None:
+    """Row i is that of node i: what a blank line stands for is not known."""
+    edges = _text(tmp_path / "e.csv", f"0,{before}\n")
+    labels = _text(tmp_path / "y.txt", "1\n" * before + "\n" * 300 + "0\n")
+    with pytest.raises(InputDataError, match=rf"GS-IN-188: .*row {before + 301} stands behind a blank line: '0'"):
+        ingest(f"edges:{edges}", tmp_path / "s", labels=labels, memory=memory)
+    labels.write_text("1\n" * before + "0\n\n \n\n")
+    found = ingest(f"edges:{edges}", tmp_path / "s", labels=labels, memory=memory).labels()
+    assert found is not None
+    assert found.tolist() == [1] * before + [0]

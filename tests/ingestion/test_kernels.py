@@ -192,8 +192,8 @@ def test_well_formed_text_parses_like_its_twin(
 ) -> None:
     text = ending.join("".join(line) for line in lines) + (ending if ended else "")
     out = np.empty((len(text) + 1, columns), dtype=np.int64)
-    rows, _, error = kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), True, out)
-    assert error == kernels.OK
+    rows, _, comments, _, error = kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), True, True, out)
+    assert (comments, error) == (sum(line[0][:1] in ("#", "%") for line in lines), kernels.OK)
     assert out[:rows].tolist() == _parse_twin(text.replace("\r", ""), columns)
 
 
@@ -217,20 +217,27 @@ def test_well_formed_text_parses_like_its_twin(
 def test_a_bad_line_stops_the_parser_there(line: str, error: int) -> None:
     text = f"1,2\n\n{line}\n3,4\n"
     out = np.empty((9, 2), dtype=np.int64)
-    assert kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), True, out) == (1, 2, error)
+    assert kernels.parse_rows(np.frombuffer(text.encode(), dtype=np.uint8), True, True, out) == (1, 2, 0, True, error)
 
 
-@given(st.binary(max_size=60))
-def test_any_bytes_end_with_an_answer(text: bytes) -> None:
+@given(st.one_of(st.binary(max_size=60), st.text("01,\n# ", max_size=60).map(str.encode)), st.booleans())
+def test_any_bytes_end_with_an_answer(text: bytes, gaps: bool) -> None:
     out = np.empty((len(text) // 4 + 1, 2), dtype=np.int64)
-    rows, lines, error = kernels.parse_rows(np.frombuffer(text, dtype=np.uint8), True, out)
-    assert 0 <= rows <= lines <= text.count(b"\n") + 1
-    assert error in range(5)
+    rows, lines, comments, _, error = kernels.parse_rows(np.frombuffer(text, dtype=np.uint8), True, gaps, out)
+    assert 0 <= rows + comments <= lines <= text.count(b"\n") + 1
+    assert error in {*range(5), kernels.PADDED, *([] if gaps else [kernels.BLANK])}
 
 
 @pytest.mark.parametrize("line", ["1,2", "1 2", "1,x", "1;;"])
 def test_more_columns_stop_the_parser_when_they_are_an_error(line: str) -> None:
     out = np.empty((9, 1), dtype=np.int64)
     text = np.frombuffer(f"7\n8,\n{line}\n".encode(), dtype=np.uint8)
-    assert kernels.parse_rows(text, False, out) == (2, 2, kernels.TOO_MANY)
-    assert kernels.parse_rows(text, True, out) == (3, 3, kernels.OK)
+    assert kernels.parse_rows(text, False, True, out) == (2, 2, 0, False, kernels.TOO_MANY)
+    assert kernels.parse_rows(text, True, True, out) == (3, 3, 0, False, kernels.OK)
+
+
+def test_a_row_behind_a_blank_line_stops_the_parser_where_there_are_no_gaps() -> None:
+    text = np.frombuffer(b"\n7\n8\n# 9\n\n", dtype=np.uint8)
+    out = np.empty((9, 1), dtype=np.int64)
+    assert kernels.parse_rows(text[1:], False, False, out) == (2, 4, 1, True, kernels.OK)
+    assert kernels.parse_rows(text, False, False, out) == (0, 1, 0, True, kernels.BLANK)
