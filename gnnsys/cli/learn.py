@@ -149,6 +149,9 @@ def predict(
     model: Annotated[str | None, typer.Option(help="my_model.py:Net, when the run was trained with it.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory this may grow by; as the run had when not given.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:1")] = "auto",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Whatever stands in --out; else only what is the same.")
+    ] = False,
     store: StorePath = None,
     on: On = None,
     as_json: Json = False,
@@ -170,6 +173,7 @@ def predict(
             on=on,
             memory=memory,
             device=device,
+            replace=replace,
             progress=report,
         )
     emit(result, f"{out}: {what} of {result['nodes']:,} nodes ({result['evaluation']}{_where(result)})", as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,9 @@ def add(
             of a node per row. They may share nodes with other splits.
         memory, on_nan, workers: as for `ingest`.
 
-    Ids in a text are those of the source: names where the nodes have names, else numbers.
+    Ids in a text are those of the source: names where the nodes have names, else numbers. Arrays have a row per node of
+    the Store, and its node numbers: other ones than the source's where only the largest component was kept, or where
+    ids are names.
 
     Returns:
         The Store, opened again.
@@ -115,7 +118,11 @@ class _Adding:
     def split(self, name: str, given: Any) -> None:
         self._refuse_taken("split", name)
         given = _file_or_values(given)
-        array = read_split(given, self._names(), self._budget) if isinstance(given, Path) else as_array(given)
+        if isinstance(given, Path):
+            array = read_split(given, self._names(), self._budget)
+        else:
+            array = as_array(given)
+            self._warn_of_numbers(name)
         count = int(np.count_nonzero(array)) if array.dtype == np.bool_ else array.size
         with self._budget.holding(32 * count, f"node ids of split {name}"):
             self._split(name, ascending(name, ids_of(name, array, self._store.num_nodes), self._store.num_nodes))
@@ -127,6 +134,18 @@ class _Adding:
             if stage.finished is None:
                 entry = write_array(stage.folder, split_path(name), ids.astype(self._store.id_dtype), "split")
                 stage.commit(counts={}, files=(entry,))
+
+    def _warn_of_numbers(self, name: str) -> None:
+        if not self._store.manifest.parameters["largest_component"]:
+            return
+        last = self._store.num_nodes - 1
+        was = self._store.names([last])[0]
+        if was != str(last):
+            warnings.warn(
+                f"{self._store.path}: nodes were renumbered when only the largest component was kept. Split {name} is "
+                f"of these numbers, of which {last} was {was}; a text has ids of the source",
+                stacklevel=4,
+            )
 
     def _names(self) -> Names | None:
         """Those of all nodes, as ingest wrote them; None where ids are numbers."""

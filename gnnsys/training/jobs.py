@@ -137,6 +137,7 @@ def _described(graph: Store) -> dict[str, Any]:
     return {
         **{what: None if found is None else list(found) for what, found in names.items()},
         "x_columns": graph.table_columns("x") if "x" in graph.table_names else None,
+        "x_made": x_made(graph),
         "graph": {"name": graph.path.name, "nodes": graph.num_nodes, "edges": graph.num_edges},
     }
 
@@ -276,6 +277,14 @@ def _decisive(
         "device": choose_device(config.device).type,
         **({"replicas": replicas} if replicas > 1 else {}),  # their sums round in another order
     }
+
+
+def x_made(graph: Store) -> dict[str, Any] | None:
+    """What ingest did to features, or made them of; None of those that joined the Store later, or where there are
+    none."""
+    if "x" not in graph.table_names or graph.is_added(table_path("x")):
+        return None
+    return {what: graph.manifest.parameters.get(what) for what in ("normalize_features", "features")}
 
 
 def x_digest(graph: Store) -> str | None:

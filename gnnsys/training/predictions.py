@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -33,12 +34,13 @@ PIECE_BYTES = 4 << 20
 _PIECE_VALUES = 1 << 14
 
 
-def check_target(path: Path, what: str) -> None:
+def check_target(path: Path, what: str, *, replace: bool) -> None:
     """Refuse what cannot be written, before anything is computed.
 
     Raises:
         ConfigError: another suffix than .npy and .csv, or an unknown `what`.
-        InputDataError: a folder is in the way, or there is none to write in.
+        InputDataError: a folder is in the way, or without `replace` a file that holds no predictions, or there is no
+            folder to write in.
     """
     if path.suffix not in (".npy", ".csv"):
         raise ConfigError(
@@ -49,6 +51,21 @@ def check_target(path: Path, what: str) -> None:
     if path.is_dir() or not path.parent.is_dir():
         problem = "a folder is in the way" if path.is_dir() else f"there is no folder {path.parent}"
         raise InputDataError("GS-IN-541", f"{path}: {problem}", hint="Choose another --out.")
+    if not replace and path.exists() and not _begins(path, b"node" if path.suffix == ".csv" else b"\x93NUMPY"):
+        raise _in_the_way(path)
+
+
+def _begins(path: Path, how: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(how)) == how
+
+
+def _in_the_way(path: Path) -> InputDataError:
+    return InputDataError(
+        "GS-IN-542",
+        f"{path}: is there already, and holds something else than is to be written",
+        hint="Choose another --out, or give --replace.",
+    )
 
 
 def write_predictions(
@@ -61,16 +78,19 @@ def write_predictions(
     *,
     of_classes: bool = True,
     class_names: Sequence[str] = (),
+    replace: bool = False,
 ) -> None:
-    """Replace `path` by the predictions for `nodes`; until all are written it is as it was.
+    """Write the predictions for `nodes` to `path`; until all are written it is as it was.
 
     Args:
         nodes: (n,) int64 ascending ids.
         outputs: (n, C) float32 of the model; may be mapped.
         of_classes: an output per class, of which one is right.
         class_names: what they are called in a `.csv`, by number, as far as they have names.
+        replace: whatever stands there; else only what is the same.
 
     Raises:
+        InputDataError: something else stands there.
         DiskSpaceError: it does not fit on the volume.
     """
     columns = outputs.shape[1]
@@ -81,12 +101,32 @@ def write_predictions(
         classes = [*class_names[:columns], *range(len(class_names), columns)] if of_classes else None
         parts = _as_csv(what, store, nodes, outputs, classes)
     remove_abandoned(path)
-    with replacing(path) as fd:
+    with replacing(path) as fd, nullcontext() if replace else _comparing(path) as same:
         offset = 0
         for done, part in parts:
+            if same is not None:
+                same(part)
             write_all(fd, part, offset)
             offset += len(part)
             progress("write", done, len(nodes))
+
+
+@contextmanager
+def _comparing(path: Path) -> Iterator[Callable[[bytes], None] | None]:
+    """What to call with all that is written where something stands already: raises InputDataError unless it is the
+    same, at the latest when the block ends."""
+    if not path.exists():
+        yield None
+        return
+    with path.open("rb") as file:
+
+        def same(part: bytes) -> None:
+            if file.read(len(part)) != part:
+                raise _in_the_way(path)
+
+        yield same
+        if file.read(1):
+            raise _in_the_way(path)
 
 
 def _pieces(what: What, outputs: np.ndarray, of_classes: bool) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:

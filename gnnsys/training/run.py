@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +222,7 @@ class Run:
         graph = graph_of(self.path, self.config, store, on)
         classes = class_numbers(self.path, self.config, graph, own_task=task is not None)
         with self._inference(model, memory, device) as (loaded, plan, meter):
-            plan = replace(plan, weights=weights_of(self.config, graph, same=on is None), classes=classes)
+            plan = dataclasses.replace(plan, weights=weights_of(self.config, graph, same=on is None), classes=classes)
             found = evaluate(loaded, task or self._task(), graph, [split], plan)
             return {
                 "run": str(self.path),
@@ -247,13 +247,14 @@ class Run:
         on: Store | str | Path | None = None,
         memory: int | str | None = None,
         device: str = "auto",
+        replace: bool = False,
         progress: Progress = silent,
     ) -> dict[str, Any]:
         """Write what the best weights say of every node to a file, as `evaluate` scores it, in bounded memory.
 
         Args:
             out: `.csv` in the ids of the source, or `.npy` in the order of node numbers; see
-                `gnnsys.training.predictions`. Replaced as a whole when all is known.
+                `gnnsys.training.predictions`. Put there as a whole when all is known.
             what: `class`, `probabilities` (softmax over classes, sigmoid of several answers) or `outputs` of the model
                 as they are.
             split: the nodes; all when None.
@@ -261,6 +262,7 @@ class Run:
             store: where the Store is now, when it has moved.
             on: another graph than the run was trained on, with the same features.
             memory: bytes that this may take; as the run had when None.
+            replace: what stands in `out`, else refused unless it is the same.
             progress: called with ("infer" or "write", done, in all).
 
         Returns:
@@ -274,17 +276,24 @@ class Run:
             MemoryBudgetError: not even one node fits.
         """
         target = Path(out)
-        check_target(target, what)
+        check_target(target, what, replace=replace)
         of_classes = self._refuse_meaningless(what)
         graph = graph_of(self.path, self.config, store, on)
         nodes = np.arange(graph.num_nodes) if split is None else graph.split(split)
         with self._inference(model, memory, device) as (loaded, plan, meter):
             plan.budget.reserve(nodes.nbytes + PIECE_BYTES, "the nodes and a piece of the file")
-            plan = replace(plan, weights=weights_of(self.config, graph, same=on is None))
-            inferred = outputs_for(nodes, loaded, graph, replace(plan, progress=progress))
-            names = self.config.get("class_names") or ()
+            weights = weights_of(self.config, graph, same=on is None)
+            inferred = outputs_for(nodes, loaded, graph, dataclasses.replace(plan, weights=weights, progress=progress))
             write_predictions(
-                target, what, graph, nodes, inferred.outputs, progress, of_classes=of_classes, class_names=names
+                target,
+                what,
+                graph,
+                nodes,
+                inferred.outputs,
+                progress,
+                of_classes=of_classes,
+                class_names=self.config.get("class_names") or (),
+                replace=replace,
             )
             return {
                 "run": str(self.path),

@@ -13,7 +13,7 @@ from gnnsys.samplers.draws import drawn_by
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.store import Store
 from gnnsys.training.edge_weights import stored_weights
-from gnnsys.training.jobs import x_digest
+from gnnsys.training.jobs import x_digest, x_made
 
 Config = Mapping[str, Any]
 """`config.json` of a run."""
@@ -23,7 +23,8 @@ def graph_of(run: Path, config: Config, moved: Store | str | Path | None, other:
     """The Store of the run in folder `run`, which may have `moved`, or an `other` one with rows that its model reads.
 
     Raises:
-        ConfigError: both are given, or rows of the other have more, fewer or differently named columns.
+        ConfigError: both are given, or rows of the other have more, fewer or differently named columns, or were
+            made in another way.
         InputDataError: what has moved is another Store, or has another x.
     """
     if other is None:
@@ -70,6 +71,14 @@ def class_numbers(run: Path, config: Config, store: Store, *, own_task: bool) ->
 
 def _refuse_other_columns(run: Path, config: Config, store: Store) -> None:
     hint = "Ingest the other graph with the same features, in the same order."
+    before, made = config.get("x_made"), x_made(store)
+    if before is not None and made is not None and made != before:
+        what = next(what for what in made if made[what] != before.get(what))
+        raise ConfigError(
+            "GS-CFG-892",
+            f"{store.path}: x was ingested with {what} {made[what]}, {run} was trained on {before.get(what)}",
+            hint=f"Ingest the other graph with the same --{what.replace('_', '-')}.",
+        )
     wanted = config["decisive"]["model"].get("in_channels", config.get("x_columns"))
     if wanted is not None and wanted != store.table_columns("x"):
         raise ConfigError(

@@ -272,6 +272,17 @@ def test_a_text_of_rows_needs_one_of_every_node(tmp_path: Path, cited: tuple[gs.
     assert gs.Store.open(store.path).table_names == []
 
 
+def test_numbers_of_a_store_are_not_those_of_the_source(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("0,1\n2,5\n5,6\n6,2\n")
+    store = gs.ingest(f"edges:{tmp_path / 'e.csv'}", tmp_path / "s", largest_component=True)
+    assert store.names(range(3)) == ["2", "5", "6"]
+    (tmp_path / "mine.txt").write_text("2\n")
+    more = gs.add(store, splits={"text": tmp_path / "mine.txt"})
+    with pytest.warns(UserWarning, match=r"renumbered.*Split array is of these numbers, of which 2 was 6"):
+        more = gs.add(store, splits={"array": [2]})
+    assert [more.names(more.split(name)) for name in ("text", "array")] == [["2"], ["6"]]
+
+
 def test_names_that_changed_place_no_rows(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("alice,bob\nbob,carol\n")
     store = gs.ingest(f"edges:{tmp_path / 'e.csv'}", tmp_path / "s")

@@ -147,7 +147,7 @@ def test_a_run_is_not_scored_on_classes_of_other_names(tmp_path: Path, run: gs.R
         other = _graph(tmp_path / name, classes)
         with pytest.raises(ConfigError, match=r"GS-CFG-890: .*was trained on 2 \(a dog, cat\)"):
             run.evaluate("test", on=other)
-        run.predict(tmp_path / "p.csv", on=other)
+        run.predict(tmp_path / "p.csv", on=other, replace=True)
         assert "a dog" in (tmp_path / "p.csv").read_text()
 
 

@@ -93,8 +93,8 @@ def test_accuracy_of_the_file_is_what_evaluation_says(run: gs.Run, store: Store,
 def test_both_kinds_of_file_hold_the_same(run: gs.Run, store: Store, tmp_path: Path) -> None:
     """Nine digits give every float32 back, so the files are equal to the bit."""
     for what, prefix in (("probabilities", "p"), ("outputs", "out")):
-        gs.predict(run, tmp_path / "p.csv", what=what)
-        gs.predict(run.path, tmp_path / "p.npy", what=what)
+        gs.predict(run, tmp_path / "p.csv", what=what, replace=True)
+        gs.predict(run.path, tmp_path / "p.npy", what=what, replace=True)
         array, found = np.load(tmp_path / "p.npy"), rows(tmp_path / "p.csv")
         assert (array.shape, array.dtype) == ((NODES, CLASSES), np.float32)
         values = [[float(row[f"{prefix}{c}"]) for c in range(CLASSES)] for row in found]
@@ -150,6 +150,29 @@ def test_a_graph_of_other_columns_is_refused(run: gs.Run, tmp_path: Path) -> Non
     other = ingest_arrays(tmp_path / "other", **{**given, "x": given["x"][:, :3]})
     with pytest.raises(ConfigError, match=r"GS-CFG-886: .* rows have 3 columns, .* was trained on 5"):
         run.predict(tmp_path / "p.npy", on=other)
+
+
+@pytest.mark.parametrize(
+    ("trained", "other", "what"),
+    [
+        ({"normalize_features": "row"}, {}, "normalize_features none, .* was trained on row"),
+        ({"features": "random:5:0"}, {"features": "random:5:1"}, "features random:5:1, .* was trained on random:5:0"),
+    ],
+)
+def test_x_that_was_made_in_another_way_is_refused(
+    tmp_path: Path, trained: dict[str, Any], other: dict[str, Any], what: str
+) -> None:
+    given = arrays(5)
+    given["x"] = None if "features" in trained else np.abs(given["x"])
+    stores = [
+        ingest_arrays(tmp_path / name, **given, **options)
+        for name, options in (("a", trained), ("b", other), ("c", trained))
+    ]
+    options = {"model": "mlp", "fanouts": [2], "epochs": 1, "threads": 1}
+    own = train_from_config(stores[0].path, options, tmp_path / "run")
+    with pytest.raises(ConfigError, match=f"GS-CFG-892: .*x was ingested with {what}"):
+        own.evaluate("test", on=stores[1])
+    assert own.evaluate("test", on=stores[2])["metrics"] == own.metrics["test"]
 
 
 def test_a_model_of_its_own_is_not_given_other_columns_either(run: gs.Run, store: Store, tmp_path: Path) -> None:
@@ -231,8 +254,24 @@ def test_a_failed_prediction_keeps_the_old_file(run: gs.Run, tmp_path: Path, mon
 
     monkeypatch.setattr("gnnsys.training.predictions.write_all", full)
     with pytest.raises(DiskSpaceError, match=r"p\.csv"):
-        run.predict(path)
+        run.predict(path, replace=True)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("p.csv", "old")]
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.npy"])
+def test_what_is_something_else_is_not_replaced_unasked(run: gs.Run, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    run.predict(path)
+    good = path.read_bytes()
+    run.predict(path)  # the same again
+    assert path.read_bytes() == good
+    for other in (good[:-1], good + b"\n", good[:-3] + b"9" + good[-2:], good[:6], b"a,b\n1,2\n", b""):
+        path.write_bytes(other)
+        with pytest.raises(InputDataError, match=rf"GS-IN-542: .*{name}: is there already"):
+            run.predict(path)
+        assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, other)]
+    run.predict(path, replace=True)
+    assert path.read_bytes() == good
 
 
 def test_too_little_memory_is_refused_with_the_numbers(run: gs.Run, tmp_path: Path) -> None:
