@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,17 @@ from gnnsys.training.events import FoundEvents, read_events
 from gnnsys.training.folder import CONFIG, RUN_FILE, read_json, read_result
 
 _EVENTS = "events.jsonl"
+STAGES = {
+    "wait_s": "waiting for data",
+    "compute_s": "computing",
+    "eval_s": "evaluating",
+    "load_s": "threads: drawing or decoding",
+    "read_s": "threads: reading rows",
+    "assemble_s": "threads: putting rows in place",
+}
+"""What seconds of the first process went to, by their names in the event of an epoch; its loader's threads work beside
+the rest."""
+TOLD = (*STAGES, "lr", "seeds_per_s")
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class Epoch:
     """Bytes that the first process grew by at most, in the epoch and the evaluation behind it."""
     waited: float | None
     """Of its seconds, those that the first process waited for data; None of runs that did not add them up."""
+    told: Mapping[str, float]
+    """Of what `TOLD` names, what its event has."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,8 @@ def _epoch(event: dict[str, Any], metric: str) -> Epoch:
     for name in ("valid", metric):
         valid = valid.get(name) if isinstance(valid, dict) else None
     spent, waited = float(event["wall_s"]), _number(event.get("wait_s"))
-    return Epoch(event["epoch"], float(event["loss"]), spent, _number(valid), _number(growth), waited)
+    told = {key: value for key in TOLD if (value := _number(event.get(key))) is not None}
+    return Epoch(event["epoch"], float(event["loss"]), spent, _number(valid), _number(growth), waited, told)
 
 
 def _number(value: Any) -> float | None:

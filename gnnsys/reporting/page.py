@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from gnnsys.reporting.charts import Line, chart
-from gnnsys.reporting.facts import RunFacts
+from gnnsys.reporting.facts import STAGES, RunFacts
 from gnnsys.reporting.style import STYLE
 from gnnsys.training.config import NOT_DECISIVE
 from gnnsys.units import format_size
@@ -35,7 +35,8 @@ def _one(run: RunFacts) -> str:
     model = run.config["decisive"].get("model", {})
     continued = " · interrupted and continued" if run.starts else ""
     sub = f"{model.get('name', '')} · {run.status}{continued} · {run.config['digest'][:19]}"
-    head = f'<h1>{escape(run.name)}</h1><p class="sub">{escape(sub)}{_graph(run)}</p>'
+    graph = f"<br>{escape(_graph(run))}" if _graph(run) else ""
+    head = f'<h1>{escape(run.name)}</h1><p class="sub">{escape(sub)}{graph}</p>'
     parts = [head, _notes(run), _tiles(run)]
     parts += [_section("Training", _charts([run]) + _drifts(run)), _section("Data and memory", _data_charts(run))]
     if run.command:
@@ -52,12 +53,12 @@ def _one(run: RunFacts) -> str:
 
 
 def _graph(run: RunFacts) -> str:
-    """What the run was scored on, in a line of its own."""
+    """What the run was scored on; empty where it is not known."""
     graph = run.config.get("graph")
     if not graph:
         return ""
     columns = f", {run.config['x_columns']:,} columns" if run.config.get("x_columns") else ""
-    return f"<br>{escape(graph['name'])}: {graph['nodes']:,} nodes, {graph['edges']:,} edges{columns}"
+    return f"{graph['name']}: {graph['nodes']:,} nodes, {graph['edges']:,} edges{columns}"
 
 
 def _several(runs: Sequence[RunFacts]) -> str:
@@ -71,6 +72,8 @@ def _several(runs: Sequence[RunFacts]) -> str:
     parts.append(_section("Training", _charts(runs)))
     rows = [[key, *(one.get(key, "-") for one in flat)] for key in keys]
     nothing = '<div class="card">Nothing that decides the weights.</div>'
+    graphs = [_graph(run) or "-" for run in runs]
+    rows += [["graph", *graphs]] if len(set(graphs)) > 1 else []
     table = _grid(["option", *(run.name for run in runs)], rows) if rows else nothing
     parts.append(_section("What differs", table + _other_execution(runs)))
     same = [(key, value) for key, value in flat[0].items() if key not in keys]
@@ -155,12 +158,12 @@ def _drifts(run: RunFacts) -> str:
 
 
 def _data_charts(run: RunFacts) -> str:
-    timed = [(e.number + 1, e.waited, e.seconds) for e in run.epochs if e.waited is not None]
     spent = [
-        Line("waiting", [(number, waited) for number, waited, _ in timed]),
-        Line("all else", [(number, seconds - waited) for number, waited, seconds in timed]),
+        Line(what, points)
+        for key, what in STAGES.items()
+        if (points := [(e.number + 1, e.told[key]) for e in run.epochs if key in e.told])
     ]
-    figures = [chart("Time of an epoch: waiting for data, and all else", "epoch", spent, _seconds, zero=True)]
+    figures = [chart("Time of an epoch by stage; threads load beside the rest", "epoch", spent, _seconds, zero=True)]
     grown = [(e.number + 1, e.growth) for e in run.epochs if e.growth]
     if grown:
         given = float(run.config["options"]["memory"])
@@ -183,10 +186,10 @@ def _data_charts(run: RunFacts) -> str:
 
 def _scores(runs: Sequence[RunFacts], differing: Sequence[str]) -> str:
     done = [run for run in runs if run.result]
-    splits = sorted({split for run in done for split in (run.result or {})["metrics"]}, key=_split_order)
+    scored = [_by_split((run.result or {})["metrics"]) for run in done]
+    splits = sorted({split for metrics in scored for split in metrics}, key=_split_order)
     rows, columns = [], []
-    for run in done:
-        metrics = (run.result or {})["metrics"]
+    for run, metrics in zip(done, scored, strict=True):
         values = [metrics.get(split, {}).get(run.metric) for split in splits]
         columns.append(values)
         rows.append([run.name, *map(_number, values), *_spent(run.result or {})])
@@ -199,6 +202,12 @@ def _scores(runs: Sequence[RunFacts], differing: Sequence[str]) -> str:
     metric = " or ".join(sorted({run.metric for run in done}))
     spent = ("best epoch", "epoch, median", "memory at most", "read in an epoch")
     return _grid(["run", *(f"{metric}, {split}" for split in splits), *spent], rows)
+
+
+def _by_split(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """By name, of splits in several versions that of the one trained on without its number (`test.3` is `test`)."""
+    plain = [split.partition(".")[0] for split in metrics]
+    return dict(zip(plain if len(set(plain)) == len(plain) else metrics, metrics.values(), strict=True))
 
 
 def _spent(result: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,9 @@ _OURS = ".gnnsys"
 
 
 def write_tensorboard(run: RunFacts, folder: Path) -> None:
-    """Event files in `folder/<name of the run>`: `train/loss`, `eval/valid/<metric>`, `perf/epoch_s`, `perf/wait_frac`.
+    """Event files in `folder/<name of the run>`: `train/loss`, `train/lr`, `eval/valid/<metric>`,
+    `final/<split>/<metric>`, `perf/epoch_s`, `perf/wait_frac`, `perf/seeds_per_s`, `perf/<stage>_s`,
+    `mem/growth_bytes`, `io/read_bytes`.
 
     Those of an earlier call are replaced.
 
@@ -35,6 +37,12 @@ def write_tensorboard(run: RunFacts, folder: Path) -> None:
                 writer.add_scalar(f"eval/valid/{run.metric}", epoch.valid, epoch.number)
             if epoch.waited is not None and epoch.seconds:
                 writer.add_scalar("perf/wait_frac", epoch.waited / epoch.seconds, epoch.number)
+            if epoch.growth is not None:
+                writer.add_scalar("mem/growth_bytes", epoch.growth, epoch.number)
+            for key, value in epoch.told.items():
+                writer.add_scalar("train/lr" if key == "lr" else f"perf/{key}", value, epoch.number)
+        for number, count in enumerate((run.result or {}).get("bytes_read", [])):
+            writer.add_scalar("io/read_bytes", count, number)
         for split, metrics in (run.result or {}).get("metrics", {}).items():
             for name, value in metrics.items():
                 writer.add_scalar(f"final/{split}/{name}", value, len(run.epochs))

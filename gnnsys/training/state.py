@@ -8,6 +8,9 @@ from typing import Any
 
 from gnnsys.training.drift import Drift
 
+THREAD_STAGES = ("load_s", "read_s", "assemble_s")
+"""What the loader's threads spend time on."""
+
 
 @dataclass(kw_only=True)
 class EpochRecord:
@@ -38,6 +41,10 @@ class TrainState:
     seconds: float = 0.0
     wait_s: float = 0.0
     """Of `seconds`, those that this process waited for data."""
+    load_s: float = 0.0
+    read_s: float = 0.0
+    assemble_s: float = 0.0
+    """Seconds of the loader's threads, beside: drawing or decoding batches, reading rows, putting them in place."""
     bytes_read: int = 0
     history: list[EpochRecord] = field(default_factory=list)
     drifts: list[Drift] = field(default_factory=list)
@@ -53,6 +60,7 @@ class TrainState:
         self.epoch += 1
         self.batches, self.loss_sum, self.count, self.seeds, self.edges = 0, 0.0, 0.0, 0, 0
         self.seconds, self.wait_s, self.bytes_read = 0.0, 0.0, 0
+        self.load_s = self.read_s = self.assemble_s = 0.0
 
     @property
     def best_value(self) -> float | None:

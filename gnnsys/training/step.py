@@ -29,6 +29,7 @@ from gnnsys.training.config import TrainConfig
 from gnnsys.training.drift import Drift
 from gnnsys.training.feed import Feed
 from gnnsys.training.stages import Widths, as_tensors
+from gnnsys.training.state import THREAD_STAGES
 from gnnsys.training.tasks import Task
 
 
@@ -43,7 +44,9 @@ class StepSums:
     edges: int = 0
     bytes_read: int = 0
     wait_s: float = 0.0
+    load_s: float = 0.0
     read_s: float = 0.0
+    assemble_s: float = 0.0
     wall_s: float = 0.0
     batch: int = -1
     """Number of the last one."""
@@ -58,8 +61,8 @@ class StepSums:
             self.nodes += len(batch.n_id)
             self.edges += batch.blocks[0].num_edges if batch.blocks else 0
         self.bytes_read += int(batch.io.get("bytes_read", 0))
-        self.wait_s += batch.io.get("wait_s", 0.0)
-        self.read_s += batch.io.get("read_s", 0.0)
+        for stage in ("wait_s", *THREAD_STAGES):
+            setattr(self, stage, getattr(self, stage) + batch.io.get(stage, 0.0))
         self.batch = batch.index
 
     def note(self, what: str, batch: Batch) -> None:

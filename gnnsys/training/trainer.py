@@ -26,7 +26,7 @@ from gnnsys.training.events import Events
 from gnnsys.training.feed import Feed
 from gnnsys.training.learning_rate import lr_factor
 from gnnsys.training.memory import FreedBlocks
-from gnnsys.training.state import EpochRecord, TrainState
+from gnnsys.training.state import THREAD_STAGES, EpochRecord, TrainState
 from gnnsys.training.step import StepSums, StepWork
 from gnnsys.training.tensors import assign_weights, join_optimizer, merge_optimizers, split_optimizer
 
@@ -159,7 +159,8 @@ class Trainer:
         state.seeds += int(seeds)
         state.edges += int(edges)
         state.bytes_read += int(bytes_read)
-        state.wait_s += sums.wait_s
+        for stage in ("wait_s", *THREAD_STAGES):
+            setattr(state, stage, getattr(state, stage) + getattr(sums, stage))
         sums.wall_s = self._tick()
 
     def _set_lr(self) -> None:
@@ -212,12 +213,15 @@ class Trainer:
             bytes_planned=int(self._ranks.sum([self.loader.planned_bytes(state.epoch)])[0]),
         )
         spent = {"wall_s": state.seconds, "wait_s": state.wait_s, "compute_s": state.seconds - state.wait_s}
+        spent |= {stage: getattr(state, stage) for stage in THREAD_STAGES}
         rates = spent | {
             f"{what}_per_s": round(getattr(state, what) / max(state.seconds, 1e-9), 1) for what in ("seeds", "edges")
         }
         self.loader.set_epoch(state.epoch + 1)  # lets go of this epoch's buffers: evaluation needs the room
         due = (state.epoch + 1) % self.config.eval_every == 0 or state.epoch + 1 == self.config.epochs
+        started = time.monotonic()
         record.valid = self._evaluate() if due else None
+        rates |= {"eval_s": time.monotonic() - started, "lr": self.optimizer.param_groups[0]["lr"]}
         epoch = state.epoch
         state.end_epoch(record)
         self._note_best(epoch)

@@ -14,7 +14,7 @@ import pytest
 import gnnsys as gs
 from gnnsys.errors import ConfigError, CorruptStoreError, InputDataError
 from gnnsys.reporting.charts import Line, chart
-from gnnsys.reporting.facts import read_run
+from gnnsys.reporting.facts import STAGES, read_run
 from gnnsys.reporting.report import report
 from gnnsys.reporting.tensorboard import write_tensorboard
 from gnnsys.training.events import read_events
@@ -235,8 +235,27 @@ def test_waiting_is_the_share_of_all_steps_of_all_epochs(run: Path) -> None:
         del event["wait_s"]  # as runs had it once
     (run / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     text = report([run]).read_text()
-    assert "waiting for data" not in text
+    assert "spent waiting for data" not in text
     assert "<figcaption>Loss</figcaption>" in text
+
+
+def test_time_is_drawn_by_stage(made: Path, run: Path) -> None:
+    events = [event for event in read_events(run / "events.jsonl") if event["kind"] == "epoch"]
+    for event in events:
+        assert min(event[stage] for stage in STAGES) >= 0
+        assert min(event[stage] for stage in ("compute_s", "eval_s", "load_s", "read_s", "assemble_s")) > 0
+    text = report([run]).read_text()
+    assert all(what in text for what in STAGES.values())
+
+
+def test_runs_on_several_graphs_and_splits_stand_side_by_side(made: Path, run: Path, tmp_path: Path) -> None:
+    config, result = read_json(run / "config.json"), read_json(run / "result.json")
+    write_json(run / "config.json", config | {"graph": {"name": "other", "nodes": 7, "edges": 9}})
+    metrics = {f"{split}.3": scores for split, scores in result["metrics"].items()}
+    write_json(run / "result.json", result | {"metrics": metrics})
+    text = report([made / "run-1", run], tmp_path / "a.html").read_text()
+    assert "<td>other: 7 nodes, 9 edges, 8 columns</td>" in text
+    assert "<th>acc, test</th><th>acc, valid</th><th>acc, train</th><th>best epoch</th>" in text
 
 
 def test_a_run_that_went_on_says_so_and_one_in_chunks_shows_its_drift(run: Path) -> None:
@@ -289,4 +308,8 @@ def test_tensorboard_reads_back_what_was_written(made: Path, tmp_path: Path) -> 
     found = EventAccumulator(str(tmp_path / "run-0")).Reload()
     assert [event.step for event in found.Scalars("train/loss")] == [0, 1, 2]
     assert [event.value for event in found.Scalars("train/loss")] == pytest.approx([e.loss for e in facts.epochs])
+    events = [event for event in read_events(made / "run-0" / "events.jsonl") if event["kind"] == "epoch"]
+    for tag, key in (("train/lr", "lr"), ("perf/read_s", "read_s"), ("mem/growth_bytes", "growth_bytes")):
+        assert [e.value for e in found.Scalars(tag)] == pytest.approx([event[key] for event in events])
+    assert [e.value for e in found.Scalars("io/read_bytes")] == pytest.approx(facts.result["bytes_read"])  # type: ignore[index]
     assert found.Scalars("final/test/acc")[0].value == pytest.approx(facts.result["metrics"]["test"]["acc"])  # type: ignore[index]
