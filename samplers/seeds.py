@@ -158,7 +158,7 @@ class Seeds:
 
 
 def as_seeds(store: SplitStore, seeds: str | Seeds | Iterable[int]) -> Seeds:
-    """Seeds checked against a Store, from the name of a split, an array of node ids, or Seeds.
+    """Seeds checked against a Store, from the name of a split, node ids, a boolean mask (N,) of all nodes, or Seeds.
 
     Raises:
         InputDataError: no seeds, seeds outside the graph, or node ids that come twice.
@@ -167,8 +167,18 @@ def as_seeds(store: SplitStore, seeds: str | Seeds | Iterable[int]) -> Seeds:
     if isinstance(seeds, str):
         found = Seeds.nodes(store.split(seeds), name=seeds)
     else:
-        found = seeds if isinstance(seeds, Seeds) else Seeds.nodes(seeds)
+        found = seeds if isinstance(seeds, Seeds) else Seeds.nodes(_marked(seeds, store.num_nodes))
     return found.within(store.num_nodes)
+
+
+def _marked(seeds: Iterable[int], num_nodes: int) -> np.ndarray:
+    """Node ids as given, or those that a mask marks."""
+    array = np.asarray(seeds)
+    if array.dtype != np.bool_:
+        return array
+    if array.shape != (num_nodes,):
+        raise InputDataError("GS-IN-200", f"seeds: a mask of shape {array.shape}, expected ({num_nodes},)")
+    return np.flatnonzero(array)
 
 
 def refuse_outside(nodes: np.ndarray, num_nodes: int, name: str) -> None:

@@ -198,7 +198,7 @@ class Store:
             have = ", ".join(self.split_names) or "none"
             hint = "Splits come with ingest (--split given, per-class:20/30, random:60/20/20) or gnnsys add."
             if f"{name}.0" in self.split_names:
-                hint = f"Choose a version: --split given:0 at ingest, or --seeds {name}.0 when sampling."
+                hint = f"There are several versions: choose one, as {name}.0, or keep one: ingest --split given:0."
             raise ConfigError("GS-CFG-020", f"{self.path}: no split named {name!r}; there are: {have}", hint=hint)
         part = self.parts[split_path(name)]
         return read_array(part.folder, part.entry).astype(np.int64)

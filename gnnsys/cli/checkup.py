@@ -29,6 +29,8 @@ OPTIONAL = {
     "torch_geometric": ("layers of PyG in models of your own, batch.to_pyg()", 'pip install "gnnsys[pyg]"'),
     "dgl": ("batch.to_dgl()", 'pip install "gnnsys[dgl]"'),
     "ogb": ("ingest ogb:NAME", 'pip install "gnnsys[ogb]"'),
+    "pandas": ("ingest ogb:NAME", 'pip install "gnnsys[ogb]"'),
+    "tensorboard": ("report --tensorboard", 'pip install "gnnsys[report]"'),
     "matplotlib": ("plots of gnnsys bench", "pip install matplotlib"),
 }
 """Package, what it is for, how to get it."""

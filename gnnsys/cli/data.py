@@ -271,7 +271,7 @@ def plan(
         "epochs": epochs,
         "layout": layout,
     }
-    if _kind(source) == pool.FORMAT:
+    if manifest.kind_of(source) == pool.FORMAT:
         refuse_sampling_options(
             source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed, weighted=weighted or None
         )
@@ -311,7 +311,7 @@ def pack(
     """
     start = time.perf_counter()
     sampling: dict[str, Any] = {}
-    if _kind(source) == pool.FORMAT:
+    if manifest.kind_of(source) == pool.FORMAT:
         refuse_sampling_options(
             source, fanouts=fanouts, batch_size=batch_size, seeds=seeds, seed=seed, weighted=weighted or None
         )
@@ -361,7 +361,3 @@ def _aggregate(model: str | None, dropout: float | None, hops: int, layout: str)
     dropout = TrainConfig().dropout if dropout is None else dropout
     network = build(model, in_channels=8, hidden_channels=8, num_layers=hops, out_channels=2, dropout=dropout)
     return foldable(network) if layout == "pre-aggregated" else aggregates_input(network)
-
-
-def _kind(path: Path) -> str:
-    return manifest.kind_of(path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,15 +155,27 @@ class _Adding:
         self._store.names([])  # refuses files that changed
         return Names(self._store.path / NAME_BYTES, self._store.path / NAME_OFFSETS)
 
-    def _stage(self, role: str, name: str, values: list[Any], **parameters: str) -> Stage:
-        return Stage(
-            addition_folder(self._store.path, role, name),
+    @contextmanager
+    def _stage(self, role: str, name: str, values: list[Any], **parameters: str) -> Iterator[Stage]:
+        folder = addition_folder(self._store.path, role, name)
+        stage = Stage(
+            folder,
             FORMAT,
             VERSION,
             inputs={"store": self._store.id, "values": values},
             parameters={"role": role, "name": name, **parameters},
             parts=("tables", "splits"),
         )
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(stage)
+            except ConfigError as error:
+                raise ConfigError(
+                    "GS-CFG-970",
+                    f"{self._store.path}: a {role} named {name!r} was added already, with other values",
+                    hint=f"Choose another name, or delete {folder}: what was made from it stays as it is.",
+                ) from error
+            yield stage
 
     def _refuse_taken(self, role: str, name: str) -> None:
         check_name(role, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gnnsys.errors import InputDataError
+from gnnsys.ingestion.node_ids import is_number
 
 MAX_CLASSES = 10_000
 _NO_CLASS = frozenset({"na", "n/a", "<na>", "none", "null", "?", "-"})
@@ -28,7 +29,7 @@ class ClassNames:
         Raises:
             InputDataError: it is a number, or no name that is short and UTF-8; there are too many different ones.
         """
-        if not field:
+        if not field or field.lower() == b"nan":
             return float("nan")
         try:
             name = field.decode()
@@ -40,7 +41,7 @@ class ClassNames:
                 f"{self._path} row {line:,} has the class {name!r}",
                 hint="Leave the cell empty, or the row out, for a node without a label.",
             )
-        if not name or len(field) > _MAX_BYTES or '"' in name or _is_number(name):
+        if not name or len(field) > _MAX_BYTES or '"' in name or is_number(field):
             raise InputDataError(
                 "GS-IN-181",
                 f"{self._path} row {line:,} has the class {field[:60].decode('utf-8', 'replace')!r}, expected a name "
@@ -61,11 +62,3 @@ class ClassNames:
     def names(self) -> list[str]:
         """In the order of their numbers."""
         return list(self._numbers)
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True

@@ -32,7 +32,7 @@ class NodeIds:
 
     def __init__(self, path: Path, names: Names | None) -> None:
         self._path = path
-        self._numbers = None if names is None else _numbers(names)
+        self._numbers = None if names is None else names.numbers()
 
     @property
     def names(self) -> Mapping[bytes, int]:
@@ -60,7 +60,7 @@ def is_title(field: bytes, *, likely: bool) -> bool:
     """Whether a first field, which is the id of no node, is the name of a column: it says that ids follow or, where a
     title is likely, is no number. An id that was spoilt (quotes, invisible characters) is none of these."""
     bare = re.sub(rb"[^0-9A-Za-z.+-]", b"", field)
-    return field.lower() in ID_COLUMNS or (likely and not _is_number(bare))
+    return field.lower() in ID_COLUMNS or (likely and not is_number(bare))
 
 
 def shown(field: bytes) -> str:
@@ -68,14 +68,10 @@ def shown(field: bytes) -> str:
     return repr(field[:60].decode("utf-8", "replace"))
 
 
-def _is_number(field: bytes) -> bool:
+def is_number(field: bytes) -> bool:
+    """Whether it is one as Python reads it; nothing is none."""
     try:
         float(field or b"x")
     except ValueError:
         return False
     return True
-
-
-def _numbers(names: Names) -> dict[bytes, int]:
-    text, offsets = names.mapped()
-    return {text[offsets[i] : offsets[i + 1]].tobytes(): i for i in range(len(offsets) - 1)}

@@ -5,6 +5,7 @@ A label may also be the name of a class.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -236,7 +237,7 @@ class _Parser:
             self.classes = ClassNames(self._path)
         if self.classes is not None:
             return [self.classes.number(line, field)]
-        self._may_name_classes = not field
+        self._may_name_classes = numbers is not None and math.isnan(numbers[0])
         return numbers
 
     def _refuse_misread(self, given: np.ndarray) -> None:

@@ -170,9 +170,10 @@ def _not_finite(job: Job, name: str, rows: Rows, start: int, block: np.ndarray) 
         first, where = start + bad, f" of {start} to {start + len(block) - 1}"
     else:
         (first, count), where = _bad_rows_from(job, rows, start), ""
+    told = f"1 row{where} holds" if count == 1 else f"{count} rows{where} hold"
     return InputDataError(
         "GS-IN-120",
-        f"table {name}: {count} rows{where} hold a NaN or an infinity, the first is row {first}",
+        f"table {name}: {told} a NaN or an infinity, the first is row {first}",
         hint="--on-nan zero puts 0 in their place.",
     )
 

@@ -74,6 +74,11 @@ class Names:
         text, offsets = self.mapped()
         return text[offsets[node] : offsets[node + 1]].tobytes().decode()
 
+    def numbers(self) -> dict[bytes, int]:
+        """The number of every name, in memory."""
+        text, offsets = self.mapped()
+        return {text[offsets[i] : offsets[i + 1]].tobytes(): i for i in range(len(self))}
+
     def mapped(self) -> tuple[np.ndarray, np.ndarray]:
         """The bytes, and where each name begins; mapped."""
         offsets = map_array(self.offsets_path, "<i8", (len(self) + 1,))

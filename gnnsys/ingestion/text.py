@@ -60,7 +60,10 @@ _PROBLEMS = {
     ),
     kernels.QUOTED: ("GS-IN-119", "holds a quoted id", "Write ids without quotes, and separate them by tabs."),
 }
-_OF_LABELS = "Row i is the class of node i and nothing else: a whole number from 0, -1 = unlabelled."
+_OF_LABELS = (
+    "Row i is the class of node i and nothing else: a whole number from 0, -1 = unlabelled. Names of classes stand "
+    "behind the ids of nodes: a row is an id and its class."
+)
 
 
 @dataclass(frozen=True)

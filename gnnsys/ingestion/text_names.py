@@ -39,15 +39,11 @@ class NameNumbers:
         self._number: dict[bytes, int] = {}
         self._held = 0
         if "text" in state:
-            self._learn(work, self._offsets.num_bytes // 8 - 1)
+            names = Names(work / "names.bin", work / "name-offsets.bin")
+            self._number = names.numbers()
+            self._account(names_bytes(names))
         else:
             self._offsets.append(np.zeros(1, dtype=np.int64))
-
-    def _learn(self, work: Path, count: int) -> None:
-        text, offsets = Names(work / "names.bin", work / "name-offsets.bin").mapped()
-        for number in range(count):
-            self._number[text[offsets[number] : offsets[number + 1]].tobytes()] = number
-        self._account(int(offsets[-1]) + count * _NAME_BYTES)
 
     def numbers(self, block: bytes, path: Path, byte: int, line: int) -> Parsed:
         """What a block of whole lines holds, (rows, 2)."""

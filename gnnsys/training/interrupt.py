@@ -41,7 +41,7 @@ def interruptible(given: threading.Event | None) -> Iterator[threading.Event | N
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if asked.is_set():
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("the run was finished all the same")
 
 
 def _is_ours() -> bool:

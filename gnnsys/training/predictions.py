@@ -62,7 +62,7 @@ def _begins(path: Path, how: bytes) -> bool:
 
 def _in_the_way(path: Path) -> InputDataError:
     return InputDataError(
-        "GS-IN-542",
+        "GS-IN-543",
         f"{path}: is there already, and holds something else than is to be written",
         hint="Choose another --out, or give --replace.",
     )

@@ -96,7 +96,7 @@ def _refuse_shared(trained: np.ndarray, ids: np.ndarray, split: str) -> None:
             "GS-CFG-513",
             f"{len(shared):,} of the {len(trained):,} seeds to train on are in the split {split!r}, which is for "
             f"scoring (the first is node {shared[0]})",
-            hint="Train on other seeds, e.g. seeds='train' (--seeds train when packing).",
+            hint="Train on other seeds (--seeds when packing), or give splits that share no nodes.",
         )
 
 

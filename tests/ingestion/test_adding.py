@@ -51,7 +51,7 @@ def test_the_same_again_does_nothing_and_something_else_is_refused(store: gs.Sto
     gs.add(store, splits={"mine": MINE}, tables={"emb": EMB})
     mask = np.isin(np.arange(N), MINE)
     gs.add(store, splits={"mine": mask}, tables={"emb": lambda: [EMB[:7], EMB[7:]]})
-    with pytest.raises(ConfigError, match="GS-CFG-010"):
+    with pytest.raises(ConfigError, match=r"GS-CFG-970: .*'mine' was added already, with other values"):
         gs.add(store, splits={"mine": MINE[1:]})
     with pytest.raises(ConfigError, match="GS-CFG-970"):
         gs.add(store, tables={"x": X})

@@ -56,7 +56,6 @@ def test_classes_as_numbers_have_no_names(tmp_path: Path) -> None:
     ("labels", "code", "problem"),
     [
         ("a,x\nb,1\n", "GS-IN-181", "row 2 has the class '1', expected a name"),
-        ("a,x\nb,nan\n", "GS-IN-181", "row 2 has the class 'nan', expected a name"),
         (b"a,x\nb,\xff\n", "GS-IN-181", "row 2 has the class"),
         (f"a,x\nb,{'y' * 201}\n", "GS-IN-181", "row 2 has the class 'yyy"),
         ('a,"x"\n', "GS-IN-181", "row 1 has the class '\"x\"'"),
@@ -138,6 +137,15 @@ def test_predictions_are_told_by_name(tmp_path: Path, run: gs.Run) -> None:
         if line
     )
     assert {row[0]: row[1] for row in rows} == {node: truth[node] for node, *_ in rows}
+
+
+def test_nan_is_no_class_wherever_it_stands(tmp_path: Path) -> None:
+    """As pandas writes it with na_rep="nan"."""
+    store = _ingest(tmp_path, "n0,nan\nn1,cat\nn2,NaN\nn3,a dog\n", "n0,n1\nn2,n3\n")
+    assert store.class_names == ("a dog", "cat")
+    labels = store.labels()
+    assert labels is not None
+    assert labels.tolist() == [-1, 1, -1, 0]
 
 
 def test_a_run_is_not_scored_on_classes_of_other_names(tmp_path: Path, run: gs.Run) -> None:

@@ -35,7 +35,7 @@ def test_the_error_for_one_of_many_versions_names_a_way_out(tmp_path: Path) -> N
     versions = [{"train": np.array([1])}, {"train": np.array([2])}]
     source = ArraySource((NONE, NONE), N)
     source.splits = versions
-    with pytest.raises(ConfigError, match=r"no split named 'train'(?s:.*)--split given:0 .*--seeds train\.0"):
+    with pytest.raises(ConfigError, match=r"no split named 'train'(?s:.*)choose one, as train\.0, .*--split given:0"):
         ingest(source, tmp_path).split("train")
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gnnsys.errors import ConfigError, InputDataError
 from gnnsys.samplers.batches import seed_batches
 from gnnsys.samplers.seeds import Seeds, as_seeds
+from tests.graphs import ingest_arrays
 
 PAIRS = np.array([[0, 1], [2, 3], [0, 3], [4, 4], [5, 1]])
 
@@ -154,3 +157,16 @@ def test_slices_of_batches_are_lists_and_bad_numbers_index_errors() -> None:
     assert [b.index for b in batches[1:]] == [1, 2]
     with pytest.raises(IndexError):
         batches[3]
+
+
+def test_a_mask_of_all_nodes_marks_seeds(tmp_path: Path) -> None:
+    store = ingest_arrays(tmp_path / "s", np.arange(5), np.arange(5), 5)
+    mask = np.array([True, False, False, True, True])
+    for given in (mask, torch.from_numpy(mask), mask.tolist()):
+        found = as_seeds(store, given)
+        assert found.ids is not None
+        assert found.ids.tolist() == [0, 3, 4]
+    with pytest.raises(InputDataError, match=r"GS-IN-200: seeds: a mask of shape \(4,\), expected \(5,\)"):
+        as_seeds(store, mask[1:])
+    with pytest.raises(InputDataError, match="GS-IN-201"):
+        as_seeds(store, np.zeros(5, dtype=bool))

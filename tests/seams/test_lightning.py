@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,6 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "lightning_module.py
 SOURCE = "synthetic:powerlaw:nodes=300,edges=2000,feat=8,classes=3,train=0.4,valid=0.2,test=0.2"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pytorch_lightning") is None, reason="pytorch-lightning is not installed")
 @pytest.mark.usefixtures("one_thread")
 def test_lightning_ends_in_the_weights_of_a_plain_loop(tmp_path: Path) -> None:
     pack = gs.pack(gs.ingest(SOURCE, tmp_path / "store"), tmp_path / "pack", fanouts=[4, 3], batch_size=24)

@@ -267,7 +267,7 @@ def test_what_is_something_else_is_not_replaced_unasked(run: gs.Run, tmp_path: P
     assert path.read_bytes() == good
     for other in (good[:-1], good + b"\n", good[:-3] + b"9" + good[-2:], good[:6], b"a,b\n1,2\n", b""):
         path.write_bytes(other)
-        with pytest.raises(InputDataError, match=rf"GS-IN-542: .*{name}: is there already"):
+        with pytest.raises(InputDataError, match=rf"GS-IN-543: .*{name}: is there already"):
             run.predict(path)
         assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, other)]
     run.predict(path, replace=True)
