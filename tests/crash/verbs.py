@@ -51,6 +51,12 @@ TRAIN = Verb(
     "run",
 )
 
+ADD = Verb(
+    "add",
+    ("add", "{golden}/store", "--split", "mine={golden}/mine.txt", "--memory", "32MiB"),
+    ("tables", "splits"),
+    "store",
+)
 SAMPLE = Verb(
     "sample",
     ("sample", "{golden}/store", "{out}/pool", "--fanouts", "10,5", "--batch-size", "128", "--memory", "32MiB"),
