@@ -94,19 +94,22 @@ class _Adding:
                 self._write_table(job, name, read(job), fill=fill)
 
     def _write_table(self, job: Job, name: str, rows: Rows, *, fill: bool) -> None:
+        require_free(job.stage.folder, rows.num_rows * rows.columns * rows.dtype.itemsize, f"table {name}")
+        entries, zeroed = write_table(job, name, rows, normalize=False, fill=fill)
+        job.stage.commit(counts={"zeroed_rows": zeroed}, files=entries)
+
+    def _refuse_other_count(self, name: str, rows: Rows) -> None:
         if rows.num_rows != self._store.num_nodes:
             raise InputDataError(
                 "GS-IN-122", f"{name} has {rows.num_rows} rows for {self._store.num_nodes} nodes", hint="One per node."
             )
-        require_free(job.stage.folder, rows.num_rows * rows.columns * rows.dtype.itemsize, f"table {name}")
-        entries, zeroed = write_table(job, name, rows, normalize=False, fill=fill)
-        job.stage.commit(counts={"zeroed_rows": zeroed}, files=entries)
 
     def _reading(self, name: str, given: Any | MakeBlocks) -> tuple[Callable[[Job], Rows], list[Any]]:
         """How to come to the rows once there is a job, and what tells them from others."""
         if isinstance(given, Path):
             return partial(self._rows_of_text, given), [digest_file(given)]
         rows, values = rows_and_identity(name, given)
+        self._refuse_other_count(name, rows)
         return lambda _: rows, values
 
     def _rows_of_text(self, path: Path, job: Job) -> Rows:

@@ -118,8 +118,12 @@ class EdgeListSource:
             columns = parse_columns(job, self._path, EDGES)
             self.names = columns.names
             self._note(columns)
+            if columns.names is not None:
+                _warn_of_signs(self._path, columns.names, columns.doubtful)
             if columns.names is not None and not columns.header:
                 _warn_of_header(self._path, columns.names, columns.values)
+            if columns.names is None and columns.header:
+                _warn_of_index(self._path, columns.values)
             return columns.values
         pairs = map_npy(self._path)
         if pairs.ndim != 2 or 2 not in pairs.shape or pairs.dtype.kind not in "iu":
@@ -192,6 +196,33 @@ class EdgeListSource:
             usable = pairs[(pairs >= 0) & (pairs < MAX_NODES)]
             largest = max(largest, int(usable.max()) if len(usable) else -1)
         return largest
+
+
+def _warn_of_signs(path: Path, names: Names, doubtful: int) -> None:
+    """Names may begin as comments do: what was taken for which."""
+    text, offsets = names.mapped()
+    begins = text[offsets[:-1]]
+    signed = int(np.count_nonzero((begins == ord("#")) | (begins == ord("%"))))
+    if signed or doubtful:
+        warnings.warn(
+            f"{path}: {signed} names begin with # or %, and {doubtful} lines above the first row that do so were taken "
+            "for comments. Put a blank behind the sign of a comment, and a line of column names above such names",
+            stacklevel=2,
+        )
+
+
+def _warn_of_index(path: Path, pairs: np.ndarray) -> None:
+    """A first of three columns that counts rows is likely no source."""
+    starts = range(0, len(pairs), _STEP)
+    counts = all(
+        np.array_equal(part, np.arange(at, at + len(part))) for at in starts for part in [pairs[at : at + _STEP, 0]]
+    )
+    if len(pairs) > _FEW and counts and num_columns(path) > 2:
+        warnings.warn(
+            f"{path}: the first column counts the rows from 0. If that is an index and the edges stand behind it, "
+            "leave it out: df.to_csv(.., index=False)",
+            stacklevel=2,
+        )
 
 
 def _warn_of_header(path: Path, names: Names, pairs: np.ndarray) -> None:

@@ -347,8 +347,9 @@ def _field(text: np.ndarray, at: int, stop: int) -> tuple[Any, int, int]:
 @numba.njit(nogil=True, cache=True)
 def parse_rows(text: np.ndarray, more: bool, gaps: bool, out: np.ndarray) -> tuple[int, int, int, bool, int]:
     """out (rows, C) int64 <- first C integers of each line of text (uint8, whole lines), `more` columns are ignored or
-    an error; comment lines are skipped, and blank ones, behind which without `gaps` no row may stand. Returns (rows,
-    lines read, comment lines among them, a blank line is behind the last row, error of the line after those or OK)."""
+    an error, but behind # or %; comment lines are skipped, and blank ones, behind which without `gaps` no row may be.
+    Returns (rows, lines read, comment lines among them, a blank line is behind the last row, error of the line after
+    those or OK)."""
     at, rows, lines, comments, gap = 0, 0, 0, 0, False
     while at < text.shape[0]:
         stop = at
@@ -369,7 +370,9 @@ def parse_rows(text: np.ndarray, more: bool, gaps: bool, out: np.ndarray) -> tup
                 if error != OK:
                     return rows, lines, comments, gap, error
                 out[rows, c] = value
-            if at < end and not more:
+            while at < end and (text[at] == _COMMA or text[at] == _SEMICOLON or text[at] == _SPACE or text[at] == _TAB):
+                at += 1
+            if at < end and text[at] != _HASH and text[at] != _PERCENT and not more:
                 return rows, lines, comments, gap, TOO_MANY
             rows += 1
             gap = False

@@ -13,8 +13,8 @@ ID_COLUMNS = frozenset(b"|id|node|node_id|nodeid|index|name|key|vertex".split(b"
 """What people call the column of ids; pandas writes no name."""
 _NUMBER = re.compile(rb"0|[1-9]\d{0,17}")
 _STRANGER = (
-    "The id comes first, without quotes, as the edges have it. Take the row out where it is of no node, or give the "
-    "node an edge to itself (--no-self-loops leaves that out again)."
+    "The id comes first, without quotes, as the edges have it. Take the row out where it is of no node, or of one that "
+    "--largest-component left out, or give the node an edge to itself (--no-self-loops leaves that out again)."
 )
 _NUMBERED = (
     "Ids that are whole numbers, without a point, quotes or leading zeros, number the nodes from 0; they come first "
@@ -47,7 +47,7 @@ class NodeIds:
 
     def stranger(self, line: int, field: bytes, hint: str = "") -> InputDataError:
         """The error for row `line`, whose id is that of no node."""
-        what = "expected a whole number from 0" if self._numbers is None else "which no edge has"
+        what = "expected a whole number from 0" if self._numbers is None else "which no edge of the Store has"
         hint = f"{_NUMBERED} {hint}".strip() if self._numbers is None else _STRANGER
         return self.bad_row(line, f"is of node {shown(field)}, {what}", hint)
 

@@ -24,10 +24,11 @@ from gnnsys.ingestion.source import unpacking
 
 MAX_LINE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_SIGNS, _BLANKS = (b"#", b"%"), (b"", b" ", b"\t")
 _INTEGER = re.compile(rb"-?\d+")
 _FLOAT = re.compile(rb"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
-_INDEX_COLUMNS = frozenset({b"", b"index", b"unnamed: 0", b"id"})
-"""What stands above the index of pandas, beside two columns of ids."""
+_INDEX_COLUMNS = frozenset({b"", b"index", b"unnamed: 0"})
+"""What stands above the index of pandas, which counts from 0."""
 HEADER_WORDS = frozenset(
     b"src dst source target from to u v head tail user item "
     b"id1 id2 node1 node2 id_1 id_2 node_1 node_2 src_id dst_id source_id target_id from_id to_id "
@@ -49,7 +50,8 @@ _PROBLEMS = {
     kernels.TOO_MANY: (
         "GS-IN-118",
         "has more columns than the first row",
-        "A row is one edge: of a list of neighbours write a row for each. Further columns are in every row or in none.",
+        "A row is one edge: of a list of neighbours write a row for each. The first row tells whether there are "
+        "further columns.",
     ),
     kernels.BLANK: ("GS-IN-188", "stands behind a blank line", ""),
     kernels.PADDED: (
@@ -96,8 +98,9 @@ def edge_rows(path: Path) -> Iterator[tuple[int, list[bytes]]]:
         start = sniff(file, path, EDGES)
         file.seek(start.byte)
         for line, text in enumerate(file, start.line + 1):
-            if data := data_of(text, names=start.named):
-                yield line, fields_of(data, start.separator)
+            if data := data_of(text, start if start.named else None):
+                numbers = None if start.named else cut_numbers(data, EDGES.columns)
+                yield line, fields_of(data, start.separator) if numbers is None else numbers
 
 
 def text_rows(path: Path, names: Container[bytes] = (), longest: int = MAX_LINE) -> Iterator[tuple[int, list[bytes]]]:
@@ -118,11 +121,20 @@ def text_rows(path: Path, names: Container[bytes] = (), longest: int = MAX_LINE)
             data = text.strip(b" \t\r\n")
             _refuse_binary(data, path, line)
             if not known:
-                separator = _separator(path, [data], line, 1)
+                separator = _mark(path, line, data)
             fields = fields_of(text.strip(b" \r\n") if separator == b"\t" else data, separator)
             if data and (data[:1] not in (b"#", b"%") or fields[0] in names):
                 known = True
                 yield line, fields
+
+
+def _mark(path: Path, line: int, data: bytes) -> bytes | None:
+    """What separates the fields of a row that begins with an id, told by the row alone."""
+    for mark in _MARKS:
+        fields = fields_of(data, mark)
+        if len(fields) > 1 and is_integer(fields[0]):
+            return mark
+    return _separator(path, line, [data], 1)
 
 
 def num_columns(path: Path) -> int:
@@ -168,6 +180,8 @@ class Start:
     """Rows have further columns."""
     comments: int
     """Lines above that begin with # or %."""
+    doubtful: int
+    """So many of them may be rows of names that begin so."""
     header: bool
     """The line before was one of column names."""
 
@@ -180,23 +194,33 @@ def _start_byte(file: IO[bytes]) -> int:
     return len(_BOM) if file.read(len(_BOM)) == _BOM else 0
 
 
-def _separator(path: Path, rows: Sequence[bytes], line: int, columns: int) -> bytes | None:
-    """What stands between the fields of the first `rows`: it makes integers of the `columns` that count in the last one
-    or, where nothing does, leaves nothing else in those of the first (`line`) that may separate. None: blanks.
+_MARKS = (b"\t", b",", b";", None)
+"""What may stand between fields; None: blanks."""
+
+
+def cut_numbers(data: bytes, columns: int) -> list[bytes] | None:
+    """The fields of a row whose first `columns` are integers, whatever stands between them; None where they are not."""
+    for mark in _MARKS:
+        fields = fields_of(data, mark)
+        if len(fields) >= columns and all(map(is_integer, fields[:columns])):
+            return fields
+    return None
+
+
+def _separator(path: Path, line: int, rows: Sequence[bytes], columns: int) -> bytes | None:
+    """What stands between the fields of `rows` of names: the one mark that all have or, of several, a tab, else the
+    one that leaves no other in the `columns` that count of the first row, `line`. None: blanks.
 
     Raises:
         InputDataError: two may do.
     """
-    for mark in (b"\t", b",", b";", None):
-        fields = fields_of(rows[-1], mark)
-        if len(fields) > 1 and all(map(is_integer, fields[:columns])):
-            return mark
-    there = [mark for mark in (b"\t", b",", b";") if mark in rows[0]]
-    if not there or there[0] == b"\t":  # what stands between tabs may hold anything else
-        return there[0] if there else None
-    for mark in there:
+    marks = [mark for mark in _MARKS if mark is not None and mark in rows[0]]
+    of_all = [mark for mark in marks if all(mark in row for row in rows)]
+    if not marks or len(of_all) == 1 or marks[0] == b"\t":  # what stands between tabs may hold anything else
+        return of_all[0] if len(of_all) == 1 else marks[0] if marks else None
+    for mark in marks:
         fields = fields_of(rows[0], mark)[:columns]
-        if not any(other in field for field in fields for other in there if other != mark):
+        if not any(other in field for field in fields for other in marks if other != mark):
             return mark
     raise InputDataError(
         "GS-IN-185",
@@ -211,38 +235,40 @@ class _Row(NamedTuple):
     end: int
     """Bytes of the file."""
     data: bytes
+    whole: bytes
+    """With tabs at its ends, between which a field may be empty."""
 
 
 def sniff(file: IO[bytes], path: Path, form: Form) -> Start:
     """Where the data of `file` begins and what it is, told by its first two rows."""
-    found, comments = _first_rows(file, path)
+    found, above = _first_rows(file, path, form)
     if not found:
-        return Start(file.tell(), comments, False, None, False, comments, False)
+        return Start(file.tell(), len(above), False, None, False, len(above), 0, False)
     first, last = found[0], found[-1]
-    separator = _separator(path, [row.data for row in found], first.line, form.columns)
-    ids = [fields_of(row.data, separator)[:2] for row in found]
-    for row, fields in zip(found, ids, strict=True):
-        if all(map(_FLOAT.fullmatch, fields)):
+    for row in found:
+        if any(all(map(_FLOAT.fullmatch, fields_of(row.data, mark)[:2])) for mark in _MARKS):
             # As names they would be numbered by appearance, and rows of features would go to the wrong nodes.
             raise bad_row(path, row.line, row.data, kernels.NOT_A_NUMBER, form)
-    integers = [all(map(is_integer, fields)) for fields in ids]
-    header = (form.names and _names_columns(path, first, separator)) or (integers[-1] and not integers[0])
-    named = form.names and not integers[-1 if header else 0]
-    more = form.more and len(fields_of((last if header else first).data, separator)) > form.columns
+    separator = _separator(path, first.line, [row.data for row in found], form.columns) if form.names else None
+    header = (form.names and _names_columns(path, found, separator)) or _is_above_numbers(first, last, form)
+    numbers = cut_numbers((last if header else first).data, form.columns)
+    named = form.names and numbers is None
+    told = found if header else [first]
+    more = form.more and any(len(_all_fields(row, named, separator)) > form.columns for row in told)
+    doubtful = sum(len(fields_of(text, separator)) > 1 for text in above if text[1:2] not in _BLANKS) if named else 0
     byte, line = (first.end, first.line) if header else (first.begin, first.line - 1)
-    return Start(byte, line, named, separator, more, comments, header)
+    return Start(byte, line, named, separator, more, len(above), doubtful, header)
 
 
-def _first_rows(file: IO[bytes], path: Path) -> tuple[list[_Row], int]:
-    """At most two rows, and how many comments stand above them."""
+def _first_rows(file: IO[bytes], path: Path, form: Form) -> tuple[list[_Row], list[bytes]]:
+    """At most two rows, and the comments that stand above them."""
     begin = _start_byte(file)
     file.seek(begin)
-    found: list[_Row] = []
-    comments = 0
+    found, above, gap = list[_Row](), list[bytes](), False
     for line in count(1):
         text = file.readline(MAX_LINE + 1)
         if not text or len(found) == 2:
-            return found, comments
+            return found, above
         refuse_long(text, path, line - 1)
         if line == 1 and text.startswith(b"%%MatrixMarket"):
             raise InputDataError(
@@ -250,23 +276,45 @@ def _first_rows(file: IO[bytes], path: Path) -> tuple[list[_Row], int]:
                 f"{path} is a MatrixMarket file, whose ids count from 1 below a row of sizes",
                 hint="From Python: gs.ingest(scipy.io.mmread(path), out).",
             )
-        if data := data_of(text):
-            found.append(_Row(line, begin, begin + len(text), data))
-        elif text.strip() and not found:
-            comments += 1
+        data = data_of(text)
+        if data and gap and not found and not form.gaps:
+            raise bad_row(path, line, data, kernels.BLANK, form)
+        if data:
+            found.append(_Row(line, begin, begin + len(text), data, text.strip(b" \r\n")))
+        elif not found and text.strip():
+            above.append(text.strip(b" \t\r\n"))
+        gap |= not text.strip()
         begin += len(text)
     raise AssertionError
 
 
-def _names_columns(path: Path, first: _Row, separator: bytes | None) -> bool:
-    """The first line begins with the names of two columns, source and destination.
+def _is_above_numbers(first: _Row, last: _Row, form: Form) -> bool:
+    """The first row is none of numbers, stands above one, and may be cut as that is."""
+    if cut_numbers(first.data, form.columns) is not None:
+        return False
+    return any(
+        all(map(is_integer, (fields := fields_of(last.data, mark))[: form.columns]))
+        and min(len(fields), len(fields_of(first.data, mark))) >= form.columns
+        for mark in _MARKS
+    )
+
+
+def _all_fields(row: _Row, named: bool, separator: bytes | None) -> list[bytes]:
+    """Also those that are empty between tabs at the end."""
+    numbers = None if named else cut_numbers(row.whole, 1)
+    return fields_of(row.whole, separator) if numbers is None else numbers
+
+
+def _names_columns(path: Path, rows: Sequence[_Row], separator: bytes | None) -> bool:
+    """The first of `rows` begins with the names of two columns, source and destination.
 
     Raises:
-        InputDataError: it names them in other places.
+        InputDataError: it names them in other places, or pandas put its index before them.
     """
+    first = rows[0]
     words = [field.strip(b'"').lower() for field in fields_of(first.data, separator)]
     known = HEADER_WORDS.intersection(words)
-    index = len(words) > 2 and words[0] in _INDEX_COLUMNS
+    index = len(words) > 2 and words[0] in _INDEX_COLUMNS and re.match(rb"0\D", rows[-1].data) is not None
     if not index and (len(known) < 2 or known.issuperset(words[:2])):
         return len(known) >= 2
     raise InputDataError(
@@ -278,12 +326,18 @@ def _names_columns(path: Path, first: _Row, separator: bytes | None) -> bool:
     )
 
 
-def data_of(text: bytes, *, names: bool = False) -> bytes:
-    """A line without blanks around it; empty when it holds no data. Among rows of `names` a # or % with something
-    right behind it is the beginning of one."""
+def data_of(text: bytes, names: Start | None = None) -> bytes:
+    """A line without blanks around it; empty when it holds no data. Among rows of `names` one that begins with # or %
+    is a row when it has as many fields, and no blank stands behind the sign."""
     text = text.strip(b" \t\r\n")
-    comment = text[:1] in (b"#", b"%") and (not names or text[1:2] in (b"", b" ", b"\t"))
-    return b"" if comment else text
+    if text[:1] not in _SIGNS or (names is not None and _is_row(text, names)):
+        return text
+    return b""
+
+
+def _is_row(text: bytes, names: Start) -> bool:
+    fields = fields_of(text, names.separator)
+    return text[1:2] not in _BLANKS and len(fields) > 1 and (names.more or len(fields) == EDGES.columns)
 
 
 def fields_of(data: bytes, separator: bytes | None) -> list[bytes]:

@@ -31,6 +31,8 @@ class Columns:
     """A first line of column names was skipped."""
     comments: int
     """So many lines that begin with # or % were."""
+    doubtful: int
+    """So many of those above all rows of names may have been such rows."""
 
 
 def parse_columns(job: Job, path: Path, form: Form) -> Columns:
@@ -40,7 +42,7 @@ def parse_columns(job: Job, path: Path, form: Form) -> Columns:
         InputDataError: a row is not valid (file, row and what is wrong), or the file cannot be read.
         MemoryBudgetError: the names do not fit into half of --memory.
     """
-    unit = f"text/{form.columns}"
+    unit = f"rows/{form.columns}"
     if not job.stage.done.get(unit, {}).get("complete"):
         try:
             with unpacking(path), closing(_Parser(job, path, form, unit)) as parser:
@@ -52,7 +54,7 @@ def parse_columns(job: Job, path: Path, form: Form) -> Columns:
     payload = job.stage.done[unit]
     values = map_array(job.stage.work / f"columns-{form.columns}.bin", "<i8", (payload["rows"], form.columns))
     names = Names(job.stage.work / "names.bin", job.stage.work / "name-offsets.bin") if payload["named"] else None
-    return Columns(values, names, payload["header"], payload["comments"])
+    return Columns(values, names, payload["header"], payload["comments"], payload["doubtful"])
 
 
 class _Parser:
@@ -66,7 +68,8 @@ class _Parser:
             start = sniff(file, path, form)
         self._header, self._more = start.header, start.more
         self._comments = state.get("comments", start.comments)
-        self._gap = False
+        self._gap = state.get("gap", False)
+        self._doubtful = start.doubtful
         self._byte, self._line = state.get("byte", start.byte), state.get("line", start.line)
         self._rows = state.get("rows", 0)
         self._out = SequentialWriter(
@@ -125,11 +128,18 @@ class _Parser:
     def _record(self, *, complete: bool) -> None:
         self._out.sync()
         names = self._numbers.sync(complete) if self._numbers is not None else {}
-        state = {"byte": self._byte, "line": self._line, "rows": self._rows, "comments": self._comments}
+        state = {
+            "byte": self._byte,
+            "line": self._line,
+            "rows": self._rows,
+            "comments": self._comments,
+            "gap": self._gap,
+        }
         state |= {"out": self._out.state(), **names}
         if complete:
             self._out.finish(np.dtype(np.int64), (self._rows, self._form.columns), "scratch")
-        facts = {"complete": complete, "named": self._numbers is not None, "header": self._header}
+        facts: dict[str, Any] = {"complete": complete, "named": self._numbers is not None, "header": self._header}
+        facts["doubtful"] = self._doubtful
         self._job.stage.record(self._unit, **facts, **state)
 
 

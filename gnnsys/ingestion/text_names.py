@@ -52,7 +52,7 @@ class NameNumbers:
         before, comments = len(self._number), 0
         out: list[int] = []
         for number, text in enumerate(lines, line + 1):
-            if data := data_of(text, names=True):
+            if data := data_of(text, self._start):
                 fields = fields_of(data, self._start.separator)
                 problem = _problem(fields, data, self._start.more)
                 if problem != kernels.OK:
@@ -103,7 +103,8 @@ def _problem(fields: list[bytes], data: bytes, more: bool) -> int:
     # A quoted name may hold the separator; its first piece then begins with the quote.
     if any(b'"' in name for name in fields[:2]):
         return kernels.QUOTED
-    return kernels.TOO_MANY if any(fields[2:]) and not more else kernels.OK
+    further = next(filter(None, fields[2:]), b"")
+    return kernels.TOO_MANY if further and not more and further[:1] not in (b"#", b"%") else kernels.OK
 
 
 def _last(numbers: dict[bytes, int], before: int) -> list[bytes]:

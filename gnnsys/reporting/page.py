@@ -72,8 +72,8 @@ def _several(runs: Sequence[RunFacts]) -> str:
     parts.append(_section("Training", _charts(runs)))
     rows = [[key, *(one.get(key, "-") for one in flat)] for key in keys]
     nothing = '<div class="card">Nothing that decides the weights.</div>'
-    graphs = [_graph(run) or "-" for run in runs]
-    rows += [["graph", *graphs]] if len(set(graphs)) > 1 else []
+    known = {run.config["graph"]["id"] for run in runs if run.config.get("graph")}
+    rows += [["graph", *(_graph(run) or "-" for run in runs)]] if len(known) > 1 else []
     table = _grid(["option", *(run.name for run in runs)], rows) if rows else nothing
     parts.append(_section("What differs", table + _other_execution(runs)))
     same = [(key, value) for key, value in flat[0].items() if key not in keys]

@@ -138,7 +138,12 @@ def _described(graph: Store) -> dict[str, Any]:
         **{what: None if found is None else list(found) for what, found in names.items()},
         "x_columns": graph.table_columns("x") if "x" in graph.table_names else None,
         "x_made": x_made(graph),
-        "graph": {"name": graph.path.name, "nodes": graph.num_nodes, "edges": graph.num_edges},
+        "graph": {
+            "name": graph.path.resolve().name,
+            "id": graph.id,
+            "nodes": graph.num_nodes,
+            "edges": graph.num_edges,
+        },
     }
 
 

@@ -39,8 +39,8 @@ def check_target(path: Path, what: str, *, replace: bool) -> None:
 
     Raises:
         ConfigError: another suffix than .npy and .csv, or an unknown `what`.
-        InputDataError: a folder is in the way, or without `replace` a file that holds no predictions, or there is no
-            folder to write in.
+        InputDataError: something that is no file is in the way, or without `replace` a file that holds no predictions,
+            or there is no folder to write in.
     """
     if path.suffix not in (".npy", ".csv"):
         raise ConfigError(
@@ -48,8 +48,9 @@ def check_target(path: Path, what: str, *, replace: bool) -> None:
         )
     if what not in get_args(What):
         raise ConfigError("GS-CFG-885", f"what is {what!r}; it must be one of {', '.join(get_args(What))}")
-    if path.is_dir() or not path.parent.is_dir():
-        problem = "a folder is in the way" if path.is_dir() else f"there is no folder {path.parent}"
+    in_the_way = path.exists() and not path.is_file()
+    if in_the_way or not path.parent.is_dir():
+        problem = "what is in the way is no file" if in_the_way else f"there is no folder {path.parent}"
         raise InputDataError("GS-IN-541", f"{path}: {problem}", hint="Choose another --out.")
     if not replace and path.exists() and not _begins(path, b"node" if path.suffix == ".csv" else b"\x93NUMPY"):
         raise _in_the_way(path)

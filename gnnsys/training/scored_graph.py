@@ -76,8 +76,9 @@ def _refuse_other_columns(run: Path, config: Config, store: Store) -> None:
         what = next(what for what in made if made[what] != before.get(what))
         raise ConfigError(
             "GS-CFG-892",
-            f"{store.path}: x was ingested with {what} {made[what]}, {run} was trained on {before.get(what)}",
-            hint=f"Ingest the other graph with the same --{what.replace('_', '-')}.",
+            f"{store.path}: x was ingested with {what} {made[what] or 'of its own'}, {run} was trained on "
+            f"{before.get(what) or 'features of its own'}",
+            hint=f"Ingest the other graph with the same --{what.replace('_', '-')}, or none as the first one.",
         )
     wanted = config["decisive"]["model"].get("in_channels", config.get("x_columns"))
     if wanted is not None and wanted != store.table_columns("x"):

@@ -37,8 +37,9 @@ def _files(folder: Path) -> dict[str, Any]:
     x = rng.random((40, 6)).astype(np.float32)
     np.save(folder / "x.npy", x)
     np.savetxt(folder / "y.txt", rng.integers(0, 2, 40), fmt="%d")
-    (folder / "names.csv").write_text("".join(f"n{a},n{b}\n" for a, b in pairs))
-    (folder / "e.csv").write_text("".join(f"{a},{b}\n" for a, b in pairs))
+    for name, letter in (("names.csv", "n"), ("e.csv", "")):
+        rows = (f"{letter}{a},{letter}{b}\n" + "# a comment\n\n" * int(a == b) for a, b in pairs)
+        (folder / name).write_text("".join(rows))
     named = [f"n{node}" for node in rng.permutation(np.unique(pairs))]
     (folder / "rows.csv").write_text("".join(f"{name},{i},.5\n" for i, name in enumerate(named)))
     (folder / "classes.csv").write_text("".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(named)))
@@ -105,6 +106,24 @@ def test_a_chain_of_kills_leaves_the_same_store(
     assert store.digest == golden.digest
     assert store.verify(deep=True) == []
     assert kills > 0
+
+
+@pytest.mark.parametrize("report", range(6, 11))
+def test_a_blank_line_at_the_end_of_a_unit_is_not_forgotten(tmp_path: Path, report: int) -> None:
+    """Units of labels are 1,162 bytes here; the row behind the blank line is read by another process."""
+    (tmp_path / "e.csv").write_text("0,699\n")
+    (tmp_path / "y.txt").write_text("0\n" * 579 + "10\n" + "\n" + "0\n" * 120)
+    kill = _killer(report)
+
+    def in_labels(stage: str, done: float, total: float) -> None:
+        if stage == "read y.txt":
+            kill(stage, done, total)
+
+    options = {"labels": tmp_path / "y.txt", "memory": 4000, "workers": 1}
+    with pytest.raises((Killed, InputDataError)):
+        ingest(f"edges:{tmp_path / 'e.csv'}", tmp_path / "s", progress=in_labels, **options)
+    with pytest.raises(InputDataError, match=r"GS-IN-188: .*row 582 stands behind a blank line"):
+        ingest(f"edges:{tmp_path / 'e.csv'}", tmp_path / "s", **options)
 
 
 def test_a_finished_ingest_repeated_reads_no_edge(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_time_is_drawn_by_stage(made: Path, run: Path) -> None:
 
 def test_runs_on_several_graphs_and_splits_stand_side_by_side(made: Path, run: Path, tmp_path: Path) -> None:
     config, result = read_json(run / "config.json"), read_json(run / "result.json")
-    write_json(run / "config.json", config | {"graph": {"name": "other", "nodes": 7, "edges": 9}})
+    write_json(run / "config.json", config | {"graph": {"name": "other", "id": "another", "nodes": 7, "edges": 9}})
     metrics = {f"{split}.3": scores for split, scores in result["metrics"].items()}
     write_json(run / "result.json", result | {"metrics": metrics})
     text = report([made / "run-1", run], tmp_path / "a.html").read_text()

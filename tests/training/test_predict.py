@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,7 @@ def test_a_graph_of_other_columns_is_refused(run: gs.Run, tmp_path: Path) -> Non
     [
         ({"normalize_features": "row"}, {}, "normalize_features none, .* was trained on row"),
         ({"features": "random:5:0"}, {"features": "random:5:1"}, "features random:5:1, .* was trained on random:5:0"),
+        ({}, {"features": "degree"}, "features degree, .* was trained on features of its own"),
     ],
 )
 def test_x_that_was_made_in_another_way_is_refused(
@@ -165,7 +167,7 @@ def test_x_that_was_made_in_another_way_is_refused(
     given = arrays(5)
     given["x"] = None if "features" in trained else np.abs(given["x"])
     stores = [
-        ingest_arrays(tmp_path / name, **given, **options)
+        ingest_arrays(tmp_path / name, **(given | ({"x": None} if "features" in options else {})), **options)
         for name, options in (("a", trained), ("b", other), ("c", trained))
     ]
     options = {"model": "mlp", "fanouts": [2], "epochs": 1, "threads": 1}
@@ -197,12 +199,14 @@ def test_a_model_of_its_own_is_not_given_other_columns_either(run: gs.Run, store
         ("p.csv", {"split": "tset"}, "GS-CFG-020"),
         ("no/p.csv", {}, "GS-IN-541"),
         ("there.csv", {}, "GS-IN-541"),
+        ("pipe.csv", {}, "GS-IN-541"),
     ],
 )
 def test_what_cannot_be_written_is_refused_first(
     run: gs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any], code: str
 ) -> None:
     (tmp_path / "there.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
     monkeypatch.setattr(gs.Run, "load_model", None)
     with pytest.raises((ConfigError, InputDataError), match=code):
         run.predict(tmp_path / name, **options)
