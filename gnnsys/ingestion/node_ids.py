@@ -47,7 +47,7 @@ class NodeIds:
 
     def stranger(self, line: int, field: bytes, hint: str = "") -> InputDataError:
         """The error for row `line`, whose id is that of no node."""
-        what = "expected a whole number from 0" if self._numbers is None else "which no edge of the Store has"
+        what = "expected a whole number from 0" if self._numbers is None else "which no edge has"
         hint = f"{_NUMBERED} {hint}".strip() if self._numbers is None else _STRANGER
         return self.bad_row(line, f"is of node {shown(field)}, {what}", hint)
 

@@ -194,6 +194,7 @@ def _start_byte(file: IO[bytes]) -> int:
     return len(_BOM) if file.read(len(_BOM)) == _BOM else 0
 
 
+_MOST_ABOVE = 1000
 _MARKS = (b"\t", b",", b";", None)
 """What may stand between fields; None: blanks."""
 
@@ -241,9 +242,9 @@ class _Row(NamedTuple):
 
 def sniff(file: IO[bytes], path: Path, form: Form) -> Start:
     """Where the data of `file` begins and what it is, told by its first two rows."""
-    found, above = _first_rows(file, path, form)
+    found, above, comments = _first_rows(file, path, form)
     if not found:
-        return Start(file.tell(), len(above), False, None, False, len(above), 0, False)
+        return Start(file.tell(), comments, False, None, False, comments, 0, False)
     first, last = found[0], found[-1]
     for row in found:
         if any(all(map(_FLOAT.fullmatch, fields_of(row.data, mark)[:2])) for mark in _MARKS):
@@ -255,20 +256,20 @@ def sniff(file: IO[bytes], path: Path, form: Form) -> Start:
     named = form.names and numbers is None
     told = found if header else [first]
     more = form.more and any(len(_all_fields(row, named, separator)) > form.columns for row in told)
-    doubtful = sum(len(fields_of(text, separator)) > 1 for text in above if text[1:2] not in _BLANKS) if named else 0
+    doubtful = sum(len(fields_of(text, separator)) > 1 for text in above) if named else 0
     byte, line = (first.end, first.line) if header else (first.begin, first.line - 1)
-    return Start(byte, line, named, separator, more, len(above), doubtful, header)
+    return Start(byte, line, named, separator, more, comments, doubtful, header)
 
 
-def _first_rows(file: IO[bytes], path: Path, form: Form) -> tuple[list[_Row], list[bytes]]:
-    """At most two rows, and the comments that stand above them."""
+def _first_rows(file: IO[bytes], path: Path, form: Form) -> tuple[list[_Row], list[bytes], int]:
+    """At most two rows, of the comments above them some without a blank behind the sign, and how many there are."""
     begin = _start_byte(file)
     file.seek(begin)
-    found, above, gap = list[_Row](), list[bytes](), False
+    found, above, comments, gap = list[_Row](), list[bytes](), 0, False
     for line in count(1):
         text = file.readline(MAX_LINE + 1)
         if not text or len(found) == 2:
-            return found, above
+            return found, above, comments
         refuse_long(text, path, line - 1)
         if line == 1 and text.startswith(b"%%MatrixMarket"):
             raise InputDataError(
@@ -282,7 +283,8 @@ def _first_rows(file: IO[bytes], path: Path, form: Form) -> tuple[list[_Row], li
         if data:
             found.append(_Row(line, begin, begin + len(text), data, text.strip(b" \r\n")))
         elif not found and text.strip():
-            above.append(text.strip(b" \t\r\n"))
+            comments += 1
+            above += [text.strip()] if text.strip()[1:2] not in _BLANKS and len(above) < _MOST_ABOVE else []
         gap |= not text.strip()
         begin += len(text)
     raise AssertionError

@@ -245,7 +245,8 @@ def test_an_empty_last_cell_between_tabs_is_a_cell(tmp_path: Path) -> None:
 
 def test_a_name_may_begin_as_a_comment_does(tmp_path: Path) -> None:
     labels = "# node,class\na,0\n#cat,1\n#dog,1\nb,2\n"
-    store = _ingest(tmp_path, "a,#cat\nb,#cat\nb,a\n", labels=labels)
+    with pytest.warns(UserWarning, match="1 names begin with # or %"):
+        store = _ingest(tmp_path, "a,#cat\nb,#cat\nb,a\n", labels=labels)
     assert dict(zip(store.names(range(3)), store.labels().tolist(), strict=True)) == {"a": 0, "#cat": 1, "b": 2}
 
 
