@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ from tests.graphs import ingest_arrays
 CLASSES, OPTIONS = 3, {"fanouts": [3], "batch_size": 8, "epochs": 3, "lr": 0.05, "threads": 1, "memory": "512MiB"}
 STEPS = 5
 """Of an epoch."""
+
+
+@pytest.fixture(autouse=True)
+def python_handles_ctrl_c() -> Iterator[None]:
+    """As in a foreground; a process that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Interrupting(gs.NodeClassification):
