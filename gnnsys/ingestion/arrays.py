@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import xxhash
 
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.blocks import Blocks, MakeBlocks
-from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.source import NOTHING_SKIPPED, Names, Rows
 from gnnsys.ingestion.splits import require_ids
 from gnnsys.ingestion.values import as_array, rows_of_array
 from gnnsys.storage.checksums import digest
@@ -42,7 +41,7 @@ class ArraySource:
     """
 
     names: Names | None = None
-    skipped: Mapping[str, int] = MappingProxyType({})
+    skipped = NOTHING_SKIPPED
     num_classes: int | None = None
     label_kind: str | None = None
     sequential = False

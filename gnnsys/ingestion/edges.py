@@ -213,10 +213,8 @@ def _warn_of_signs(path: Path, names: Names, doubtful: int) -> None:
 
 def _warn_of_index(path: Path, pairs: np.ndarray) -> None:
     """A first of three columns that counts rows is likely no source."""
-    starts = range(0, len(pairs), _STEP)
-    counts = all(
-        np.array_equal(part, np.arange(at, at + len(part))) for at in starts for part in [pairs[at : at + _STEP, 0]]
-    )
+    parts = ((start, pairs[start : start + _STEP, 0]) for start in range(0, len(pairs), _STEP))
+    counts = all(np.array_equal(part, np.arange(start, start + len(part))) for start, part in parts)
     if len(pairs) > _FEW and counts and num_columns(path) > 2:
         warnings.warn(
             f"{path}: the first column counts the rows from 0. If that is an index and the edges stand behind it, "

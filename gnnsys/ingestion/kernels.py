@@ -297,18 +297,8 @@ def add_centroids(centroids: np.ndarray, classes: np.ndarray, out: np.ndarray) -
         out[i, :] += centroids[classes[i], :]
 
 
-_NEWLINE, _RETURN, _SPACE, _TAB, _COMMA, _SEMICOLON, _MINUS, _HASH, _PERCENT, _ZERO = (
-    10,
-    13,
-    32,
-    9,
-    44,
-    59,
-    45,
-    35,
-    37,
-    48,
-)
+_NEWLINE, _RETURN, _SPACE, _TAB, _COMMA, _SEMICOLON = 10, 13, 32, 9, 44, 59
+_MINUS, _HASH, _PERCENT, _ZERO = 45, 35, 37, 48
 OK, NOT_A_NUMBER, TOO_FEW, TOO_LARGE, NUL, TOO_MANY, QUOTED, PADDED, BLANK = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from gnnsys.errors import InputDataError
 from gnnsys.ingestion.npy import map_npy
 from gnnsys.ingestion.ogb_files import SPLIT_PICKLE, download_mag240m, require_files
 from gnnsys.ingestion.pickles import Pickled, read_pickle
-from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.source import NOTHING_SKIPPED, Names, Rows
 from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
 
@@ -47,7 +46,7 @@ class Mag240mSource:
 
     weights: Rows | None = None
     names: Names | None = None
-    skipped: Mapping[str, int] = MappingProxyType({})
+    skipped = NOTHING_SKIPPED
     sequential = False
 
     def __init__(self, root: Path) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from gnnsys.errors import InputDataError
 from gnnsys.ingestion.archive import Archive
 from gnnsys.ingestion.kernels import add_rows, rows_of
-from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.source import NOTHING_SKIPPED, Names, Rows
 from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
 
@@ -43,7 +42,7 @@ class NpzSource:
 
     weights: Rows | None = None
     names: Names | None = None
-    skipped: Mapping[str, int] = MappingProxyType({})
+    skipped = NOTHING_SKIPPED
     num_classes: int | None = None
     label_kind: str | None = None
     sequential = False

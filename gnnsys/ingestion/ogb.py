@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from gnnsys.ingestion.csv_rows import load_pandas, unpack_csv
 from gnnsys.ingestion.edge_means import edge_means
 from gnnsys.ingestion.ogb_files import LAYOUTS, SPLITS, download_node_set, incomplete, node_files, num_edges_file
 from gnnsys.ingestion.pickles import read_pickle
-from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.source import NOTHING_SKIPPED, Names, Rows
 from gnnsys.ingestion.values import rows_of_array
 from gnnsys.storage.checksums import digest_file
 
@@ -47,7 +46,7 @@ class OgbSource:
 
     weights: Rows | None = None
     names: Names | None = None
-    skipped: Mapping[str, int] = MappingProxyType({})
+    skipped = NOTHING_SKIPPED
     num_classes: int | None = None
 
     def __init__(self, name: str, root: Path) -> None:

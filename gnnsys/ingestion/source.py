@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -43,6 +44,10 @@ def unpacking(path: Path) -> Iterator[None]:
             f"{path}: cannot be unpacked ({error})",
             hint="It is damaged, or not a .gz file at all (a page of a web site?). Download it again.",
         ) from None
+
+
+NOTHING_SKIPPED: Mapping[str, int] = MappingProxyType({})
+"""Of sources that are no texts."""
 
 
 @dataclass(frozen=True)

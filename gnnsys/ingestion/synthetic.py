@@ -17,14 +17,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gnnsys.errors import ConfigError
 from gnnsys.ingestion.kernels import add_centroids, noise_rows, powerlaw_edges
-from gnnsys.ingestion.source import Names, Rows
+from gnnsys.ingestion.source import NOTHING_SKIPPED, Names, Rows
 from gnnsys.keys import GOLDEN, derive, mix, permutation
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class PowerLawSource:
     weights: Rows | None = None
     names: Names | None = None
     label_kind: str | None = "class"
-    skipped: Mapping[str, int] = MappingProxyType({})
+    skipped = NOTHING_SKIPPED
     sequential = False
 
     def __init__(self, spec: PowerLaw) -> None:

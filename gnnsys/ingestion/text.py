@@ -97,10 +97,13 @@ def edge_rows(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     with unpacking(path), open_text(path) as file:
         start = sniff(file, path, EDGES)
         file.seek(start.byte)
+        mark = start.separator
         for line, text in enumerate(file, start.line + 1):
             if data := data_of(text, start if start.named else None):
-                numbers = None if start.named else cut_numbers(data, EDGES.columns)
-                yield line, fields_of(data, start.separator) if numbers is None else numbers
+                fields = fields_of(data, mark)
+                if not (start.named or _is_cut(data, mark, fields)):
+                    mark, fields = next(_cuts(data, EDGES.columns), (mark, fields))
+                yield line, fields
 
 
 def text_rows(path: Path, names: Container[bytes] = (), longest: int = MAX_LINE) -> Iterator[tuple[int, list[bytes]]]:
@@ -130,11 +133,8 @@ def text_rows(path: Path, names: Container[bytes] = (), longest: int = MAX_LINE)
 
 def _mark(path: Path, line: int, data: bytes) -> bytes | None:
     """What separates the fields of a row that begins with an id, told by the row alone."""
-    for mark in _MARKS:
-        fields = fields_of(data, mark)
-        if len(fields) > 1 and is_integer(fields[0]):
-            return mark
-    return _separator(path, line, [data], 1)
+    found = [mark for mark, fields in _cuts(data, 1) if len(fields) > 1]
+    return found[0] if found else _separator(path, line, [data], 1)
 
 
 def num_columns(path: Path) -> int:
@@ -199,13 +199,23 @@ _MARKS = (b"\t", b",", b";", None)
 """What may stand between fields; None: blanks."""
 
 
-def cut_numbers(data: bytes, columns: int) -> list[bytes] | None:
-    """The fields of a row whose first `columns` are integers, whatever stands between them; None where they are not."""
+def _cuts(data: bytes, columns: int) -> Iterator[tuple[bytes | None, list[bytes]]]:
+    """Marks that make integers of the first `columns` of a row, with the fields that they make."""
     for mark in _MARKS:
         fields = fields_of(data, mark)
         if len(fields) >= columns and all(map(is_integer, fields[:columns])):
-            return fields
-    return None
+            yield mark, fields
+
+
+def _is_cut(data: bytes, mark: bytes | None, fields: list[bytes]) -> bool:
+    """Whether `fields`, by the `mark` of the row before, are what `_cuts` gives first: a tab is also a blank."""
+    ends = len(fields) > 1 and fields[0].isdigit() and fields[1].isdigit()
+    return ends and (mark is not None or b"\t" not in data)
+
+
+def _numbers(data: bytes, columns: int) -> list[bytes] | None:
+    """The fields of a row whose first `columns` are integers, whatever stands between them; None where they are not."""
+    return next((fields for _, fields in _cuts(data, columns)), None)
 
 
 def _separator(path: Path, line: int, rows: Sequence[bytes], columns: int) -> bytes | None:
@@ -250,9 +260,10 @@ def sniff(file: IO[bytes], path: Path, form: Form) -> Start:
         if any(all(map(_FLOAT.fullmatch, fields_of(row.data, mark)[:2])) for mark in _MARKS):
             # As names they would be numbered by appearance, and rows of features would go to the wrong nodes.
             raise bad_row(path, row.line, row.data, kernels.NOT_A_NUMBER, form)
-    separator = _separator(path, first.line, [row.data for row in found], form.columns) if form.names else None
-    header = (form.names and _names_columns(path, found, separator)) or _is_above_numbers(first, last, form)
-    numbers = cut_numbers((last if header else first).data, form.columns)
+    words = form.names and _numbers(first.data, form.columns) is None
+    separator = _separator(path, first.line, [row.data for row in found], form.columns) if words else None
+    header = (words and _names_columns(path, found, separator)) or _is_above_numbers(first, last, form)
+    numbers = _numbers((last if header else first).data, form.columns)
     named = form.names and numbers is None
     told = found if header else [first]
     more = form.more and any(len(_all_fields(row, named, separator)) > form.columns for row in told)
@@ -292,18 +303,14 @@ def _first_rows(file: IO[bytes], path: Path, form: Form) -> tuple[list[_Row], li
 
 def _is_above_numbers(first: _Row, last: _Row, form: Form) -> bool:
     """The first row is none of numbers, stands above one, and may be cut as that is."""
-    if cut_numbers(first.data, form.columns) is not None:
+    if _numbers(first.data, form.columns) is not None:
         return False
-    return any(
-        all(map(is_integer, (fields := fields_of(last.data, mark))[: form.columns]))
-        and min(len(fields), len(fields_of(first.data, mark))) >= form.columns
-        for mark in _MARKS
-    )
+    return any(len(fields_of(first.data, mark)) >= form.columns for mark, _ in _cuts(last.data, form.columns))
 
 
 def _all_fields(row: _Row, named: bool, separator: bytes | None) -> list[bytes]:
     """Also those that are empty between tabs at the end."""
-    numbers = None if named else cut_numbers(row.whole, 1)
+    numbers = None if named else _numbers(row.whole, 1)
     return fields_of(row.whole, separator) if numbers is None else numbers
 
 
