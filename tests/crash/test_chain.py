@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -38,14 +39,16 @@ MINE = "\n".join(map(str, range(0, 60_000, 7)))
 
 
 @pytest.fixture(scope="module")
-def whole(golden: Golden) -> Golden:
-    """With the verbs that no other test needs."""
-    (golden.folder / "mine.txt").write_text(MINE)
+def whole(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Golden:
+    """With the verbs that no other test needs, of which `add` has a Store of its own."""
+    made = Golden(tmp_path_factory.mktemp("whole"), dict(golden.results), dict(golden.seconds))
+    shutil.copytree(golden.folder / "store", made.folder / "store")
+    (made.folder / "mine.txt").write_text(MINE)
     for verb in (SAMPLE, EVALUATE, PREDICT, ADD):
         begun = time.monotonic()
-        golden.results[verb.name] = finish(start(verb, golden.folder, golden.folder))
-        golden.seconds[verb.name] = time.monotonic() - begun
-    return golden
+        made.results[verb.name] = finish(start(verb, golden.folder, made.folder))
+        made.seconds[verb.name] = time.monotonic() - begun
+    return made
 
 
 @pytest.mark.crash

@@ -53,7 +53,7 @@ TRAIN = Verb(
 
 ADD = Verb(
     "add",
-    ("add", "{golden}/store", "--split", "mine={golden}/mine.txt", "--memory", "32MiB"),
+    ("add", "{out}/store", "--split", "mine={out}/mine.txt", "--memory", "32MiB"),
     ("tables", "splits"),
     "store",
 )
