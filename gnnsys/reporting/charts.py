@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 _WIDTH, _HEIGHT = 560, 230
@@ -23,6 +23,8 @@ class Line:
     points: Points
     mark: float | None = None
     """Where on x to put a dot."""
+    limit: bool = False
+    """Dashed: what was given or planned, not measured, so that a curve beneath it is seen."""
 
 
 def chart(
@@ -40,7 +42,7 @@ def chart(
         show: writes the values of y.
         binary: they are bytes, whose round numbers are those of KiB, MiB or GiB.
     """
-    kept = [Line(line.name, [p for p in line.points if math.isfinite(p[1])], line.mark) for line in lines]
+    kept = [replace(line, points=[p for p in line.points if math.isfinite(p[1])]) for line in lines]
     kept = [line for line in kept if line.points]
     if not kept:
         return ""
@@ -101,7 +103,8 @@ def _curve(frame: _Frame, line: Line, colour: int) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     dots = places if len(places) == 1 else [p for p, (x, _) in zip(places, line.points, strict=True) if x == line.mark]
     circles = "".join(f'<circle class="c{colour}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in dots)
-    return f'<polyline class="c{colour}" points="{path}"/>{circles}'
+    dashed = " limit" if line.limit else ""
+    return f'<polyline class="c{colour}{dashed}" points="{path}"/>{circles}'
 
 
 def _legend(lines: Sequence[Line]) -> str:

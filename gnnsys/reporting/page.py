@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 from gnnsys.reporting.charts import Line, chart
 from gnnsys.reporting.facts import STAGES, RunFacts
+from gnnsys.reporting.markup import Pairs, flat, grid, number, score, seconds, section, size, table
+from gnnsys.reporting.scores import scores, split_order
 from gnnsys.reporting.style import STYLE
 from gnnsys.training.config import NOT_DECISIVE
 from gnnsys.units import format_size
-
-Pairs = Iterable[tuple[str, str]]
 
 END = "<footer>gnnsys report</footer></main></body></html>\n"
 """What every page ends with: it tells a report from other files."""
@@ -38,17 +37,17 @@ def _one(run: RunFacts) -> str:
     graph = f"<br>{escape(_graph(run))}" if _graph(run) else ""
     head = f'<h1>{escape(run.name)}</h1><p class="sub">{escape(sub)}{graph}</p>'
     parts = [head, _notes(run), _tiles(run)]
-    parts += [_section("Training", _charts([run]) + _drifts(run)), _section("Data and memory", _data_charts(run))]
+    parts += [section("Training", _charts([run]) + _drifts(run)), section("Data and memory", _data_charts(run))]
     if run.command:
-        parts.append(_section("Run it again", f'<div class="card"><pre class="wrap">{escape(run.command)}</pre></div>'))
+        parts.append(section("Run it again", f'<div class="card"><pre class="wrap">{escape(run.command)}</pre></div>'))
     else:
         said = "This run was started from Python: its script is what reproduces it, with the options below."
-        parts.append(_section("Run it again", f'<div class="card">{said}</div>'))
-    parts.append(_section("What decides the weights", _table(_flat(run.config["decisive"]))))
-    parts.append(_section("How it was done", _table(_how(run))))
+        parts.append(section("Run it again", f'<div class="card">{said}</div>'))
+    parts.append(section("What decides the weights", table(flat(run.config["decisive"]))))
+    parts.append(section("How it was done", table(_how(run))))
     if run.plan or run.no_plan:
         plan = f"<pre>{escape(run.plan)}</pre>" if run.plan else escape(run.no_plan)
-        parts.append(_section("The plan of the pack", f'<div class="card">{plan}</div>'))
+        parts.append(section("The plan of the pack", f'<div class="card">{plan}</div>'))
     return "".join(parts)
 
 
@@ -62,22 +61,21 @@ def _graph(run: RunFacts) -> str:
 
 
 def _several(runs: Sequence[RunFacts]) -> str:
-    flat = [dict(_flat(run.config["decisive"])) for run in runs]
-    keys = [
-        key for key in dict.fromkeys(key for one in flat for key in one) if len({f.get(key, "-") for f in flat}) > 1
-    ]
+    options = [dict(flat(run.config["decisive"])) for run in runs]
+    known = dict.fromkeys(key for one in options for key in one)
+    keys = [key for key in known if len({one.get(key, "-") for one in options}) > 1]
     parts = [f'<h1>{len(runs)} runs</h1><p class="sub">{escape(", ".join(run.name for run in runs))}</p>']
     parts += [_notes(run, name=True) for run in runs]
-    parts.append(_section("Scores of the best epoch", _scores(runs, keys)))
-    parts.append(_section("Training", _charts(runs)))
-    rows = [[key, *(one.get(key, "-") for one in flat)] for key in keys]
+    parts.append(section("Scores of the best epoch", scores(runs)))
+    parts.append(section("Training", _charts(runs)))
+    rows = [[key, *(one.get(key, "-") for one in options)] for key in keys]
     nothing = '<div class="card">Nothing that decides the weights.</div>'
-    known = {run.config["graph"]["id"] for run in runs if run.config.get("graph")}
-    rows += [["graph", *(_graph(run) or "-" for run in runs)]] if len(known) > 1 else []
-    table = _grid(["option", *(run.name for run in runs)], rows) if rows else nothing
-    parts.append(_section("What differs", table + _other_execution(runs)))
-    same = [(key, value) for key, value in flat[0].items() if key not in keys]
-    parts.append(_section("What they share", _table(same)))
+    graphs = {run.config["graph"]["id"] for run in runs if run.config.get("graph")}
+    rows += [["graph", *(_graph(run) or "-" for run in runs)]] if len(graphs) > 1 else []
+    differing = grid(["option", *(run.name for run in runs)], rows) if rows else nothing
+    parts.append(section("What differs", differing + _other_execution(runs)))
+    same = [(key, value) for key, value in options[0].items() if key not in keys]
+    parts.append(section("What they share", table(same)))
     return "".join(parts)
 
 
@@ -87,7 +85,7 @@ def _other_execution(runs: Sequence[RunFacts]) -> str:
     keys = dict.fromkeys(key for one in done for key in one)
     rows = [[key, *(one.get(key, "-") for one in done)] for key in keys if len({one.get(key, "-") for one in done}) > 1]
     header = ["does not decide the weights", *(run.name for run in runs)]
-    return f"<br>{_grid(header, rows)}" if rows else ""
+    return f"<br>{grid(header, rows)}" if rows else ""
 
 
 def _notes(run: RunFacts, name: bool = False) -> str:
@@ -100,12 +98,12 @@ def _notes(run: RunFacts, name: bool = False) -> str:
 def _tiles(run: RunFacts) -> str:
     result, tiles = run.result, []
     if result:
-        for split in sorted(result["metrics"], key=_split_order):
+        for split in sorted(result["metrics"], key=split_order):
             value = result["metrics"][split].get(run.metric)
-            tiles.append(_tile(_number(value), f"{run.metric} on {split}"))
+            tiles.append(_tile(score(value), f"{run.metric} on {split}"))
         tiles.append(_tile(f"{result['best_epoch'] + 1} of {result['epochs']}", "best epoch"))
     if run.epoch_s:
-        tiles.append(_tile(_seconds(statistics.median(run.epoch_s)), "epoch, median"))
+        tiles.append(_tile(seconds(statistics.median(run.epoch_s)), "epoch, median"))
     if wait := _waited(run):
         tiles.append(_tile(wait, "of the time of all epochs spent waiting for data"))
     if result:
@@ -123,7 +121,7 @@ def _charts(runs: Sequence[RunFacts]) -> str:
     """Curves that runs can be compared by."""
     metrics = {run.metric for run in runs}
     figures = [
-        chart("Loss", "epoch", [Line(r.name, [(e.number + 1, e.loss) for e in r.epochs]) for r in runs], _number),
+        chart("Loss", "epoch", [Line(r.name, [(e.number + 1, e.loss) for e in r.epochs]) for r in runs], number),
         chart(
             f"{' or '.join(sorted(metrics))} on valid",
             "epoch",
@@ -135,13 +133,13 @@ def _charts(runs: Sequence[RunFacts]) -> str:
                 )
                 for r in runs
             ],
-            _number,
+            number,
         ),
         chart(
             "Time of an epoch",
             "epoch",
             [Line(r.name, [(e.number + 1, e.seconds) for e in r.epochs]) for r in runs],
-            _seconds,
+            seconds,
             zero=True,
         ),
     ]
@@ -151,10 +149,10 @@ def _charts(runs: Sequence[RunFacts]) -> str:
 def _drifts(run: RunFacts) -> str:
     """Of a whole graph in chunks: how far rows of earlier epochs carried the loss, as often as it was looked at."""
     rows = [
-        [str(drift["epoch"] + 1), _number(drift["loss"]), _number(drift["exact"])]
+        [str(drift["epoch"] + 1), number(drift["loss"]), number(drift["exact"])]
         for drift in (run.result or {}).get("drifts", [])
     ]
-    return f"<br>{_grid(['epoch', 'loss of the chunks', 'with rows up to date'], rows)}" if rows else ""
+    return f"<br>{grid(['epoch', 'loss of the chunks', 'with rows up to date'], rows)}" if rows else ""
 
 
 def _data_charts(run: RunFacts) -> str:
@@ -163,66 +161,25 @@ def _data_charts(run: RunFacts) -> str:
         for key, what in STAGES.items()
         if (points := [(e.number + 1, e.told[key]) for e in run.epochs if key in e.told])
     ]
-    figures = [chart("Time of an epoch by stage; threads load beside the rest", "epoch", spent, _seconds, zero=True)]
+    figures = [chart("Time of an epoch by stage; threads load beside the rest", "epoch", spent, seconds, zero=True)]
     grown = [(e.number + 1, e.growth) for e in run.epochs if e.growth]
     if grown:
         given = float(run.config["options"]["memory"])
-        lines = [Line("used at most", grown), Line("given", [(number, given) for number, _ in grown])]
+        lines = [Line("used at most", grown), Line("given", [(epoch, given) for epoch, _ in grown], limit=True)]
         several = (run.config["options"].get("pipeline") or 1) > 1 or "pipeline" in (run.result or {})
         whose = "Memory of the first process by epoch, and what all were given"
         title = whose if several else "Memory by epoch, and what was given"
-        figures.append(chart(title, "epoch", lines, _bytes, zero=True, binary=True))
+        figures.append(chart(title, "epoch", lines, size, zero=True, binary=True))
     if run.result:
         lines = [
-            Line(name, list(enumerate(map(float, run.result[key]), 1)))
+            Line(name, list(enumerate(map(float, run.result[key]), 1)), limit=name == "planned")
             for name, key in (("read", "bytes_read"), ("planned", "bytes_planned"))
             if all(value is not None for value in run.result[key])
         ]
         figures.append(
-            chart("Bytes read in an epoch, and what the plan said", "epoch", lines, _bytes, zero=True, binary=True)
+            chart("Bytes read in an epoch, and what the plan said", "epoch", lines, size, zero=True, binary=True)
         )
     return f'<div class="charts">{"".join(figures)}</div>'
-
-
-def _scores(runs: Sequence[RunFacts], differing: Sequence[str]) -> str:
-    done = [run for run in runs if run.result]
-    scored = [_by_split((run.result or {})["metrics"]) for run in done]
-    splits = sorted({split for metrics in scored for split in metrics}, key=_split_order)
-    rows, columns = [], []
-    for run, metrics in zip(done, scored, strict=True):
-        values = [metrics.get(split, {}).get(run.metric) for split in splits]
-        columns.append(values)
-        rows.append([run.name, *map(_number, values), *_spent(run.result or {})])
-    rows += [[run.name, *["-"] * len(splits), run.status, *["-"] * 3] for run in runs if not run.result]
-    only_seeds = all(key.split(".")[-1] == "seed" for key in differing)
-    distinct = len({(run.result or {})["weights_digest"] for run in done}) == len(done)
-    if len(done) > 1 and only_seeds and distinct and len({run.metric for run in done}) == 1:
-        summary = [_mean(column) for column in zip(*columns, strict=True)]
-        rows.append(["mean ± deviation", *summary, *[""] * 4])
-    metric = " or ".join(sorted({run.metric for run in done}))
-    spent = ("best epoch", "epoch, median", "memory at most", "read in an epoch")
-    return _grid(["run", *(f"{metric}, {split}" for split in splits), *spent], rows)
-
-
-def _by_split(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """By name, of splits in several versions that of the one trained on without its number (`test.3` is `test`)."""
-    plain = [split.partition(".")[0] for split in metrics]
-    return dict(zip(plain if len(set(plain)) == len(plain) else metrics, metrics.values(), strict=True))
-
-
-def _spent(result: Mapping[str, Any]) -> list[str]:
-    """Best epoch, time, memory and bytes read of a finished run."""
-    return [
-        f"{result['best_epoch'] + 1} of {result['epochs']}",
-        _seconds(statistics.median(result["epoch_s"])),
-        format_size(result["peak_growth_bytes"]),
-        format_size(statistics.mean(result["bytes_read"])),
-    ]
-
-
-def _mean(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{statistics.mean(known):.4f} ± {statistics.stdev(known):.4f}" if len(known) > 1 else "-"
 
 
 def _how(run: RunFacts) -> Pairs:
@@ -244,46 +201,11 @@ def _how(run: RunFacts) -> Pairs:
 def _execution(run: RunFacts) -> Pairs:
     """Options and choices that decide times and memory alone; threads and device also the last bits of the weights."""
     yield "torch threads", str(run.config.get("threads", "-"))
-    for key, value in _flat(run.config["options"]):
+    for key, value in flat(run.config["options"]):
         if key in NOT_DECISIVE and key != "threads":
             yield key, format_size(int(value)) if key == "memory" else value
     if run.result:
         yield "device used", run.result["device"]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested options as `task.metric`, in order of name."""
-    found = []
-    for key, value in sorted(values.items()):
-        name = f"{prefix}{key}"
-        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, _plain(value))]
-    return found
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "-"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _section(title: str, inner: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{inner}</section>"
-
-
-def _table(pairs: Pairs) -> str:
-    rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in pairs)
-    return f'<div class="card"><table>{rows}</table></div>'
-
-
-def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="card"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _split_order(name: str) -> tuple[int, str]:
-    known = ("test", "valid", "train")
-    return (known.index(name) if name in known else len(known), name)
 
 
 def _waited(run: RunFacts) -> str:
@@ -291,15 +213,3 @@ def _waited(run: RunFacts) -> str:
     timed = [(e.waited, e.seconds) for e in run.epochs if e.waited is not None]
     spent = sum(seconds for _, seconds in timed)
     return f"{sum(waited for waited, _ in timed) / spent:.0%}" if 0 < spent < math.inf else ""
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
-
-
-def _bytes(value: float) -> str:
-    return format_size(int(value))

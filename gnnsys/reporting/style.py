@@ -17,7 +17,7 @@ h1{font-size:26px;margin:0 0 2px;overflow-wrap:anywhere}h2{font-size:16px;margin
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,345px),1fr));gap:14px}
 figcaption{font-weight:600;margin-bottom:6px}svg{width:100%;height:auto;display:block}
 svg{overflow:visible}svg text{fill:var(--soft);font-size:18px}.grid{stroke:var(--line)}
-polyline{fill:none;stroke-width:2;stroke-linejoin:round}
+polyline{fill:none;stroke-width:2;stroke-linejoin:round}polyline.limit{stroke-dasharray:7 6}
 polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1)}polyline.c2{stroke:var(--c2)}
 polyline.c3{stroke:var(--c3)}polyline.c4{stroke:var(--c4)}polyline.c5{stroke:var(--c5)}
 circle.c0{fill:var(--c0)}circle.c1{fill:var(--c1)}circle.c2{fill:var(--c2)}

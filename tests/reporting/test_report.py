@@ -65,7 +65,7 @@ def test_scores_memory_and_options_are_those_of_the_run(made: Path, tmp_path: Pa
     text = report([made / "run-0"], tmp_path / "a.html").read_text()
     result = json.loads((made / "run-0" / "result.json").read_text())
     for split in ("train", "valid", "test"):
-        assert f"<b>{result['metrics'][split]['acc']:.4g}</b><span>acc on {split}</span>" in text
+        assert f"<b>{result['metrics'][split]['acc']:.4f}</b><span>acc on {split}</span>" in text
     assert f"<b>{result['best_epoch'] + 1} of 3</b><span>best epoch</span>" in text
     assert "<th>memory</th><td>512.0 MiB</td>" in text
     store = gs.Store.open(made / "store")
@@ -104,9 +104,51 @@ def test_runs_that_differ_in_their_seed_have_a_mean(made: Path, tmp_path: Path) 
     text = report([made / "run-0", made / "run-1"], tmp_path / "a.html").read_text()
     scores = [json.loads((made / f"run-{s}" / "result.json").read_text())["metrics"]["test"]["acc"] for s in (0, 1)]
     mean, deviation = sum(scores) / 2, abs(scores[0] - scores[1]) / 2**0.5
-    assert f"{mean:.4f} ± {deviation:.4f}" in text
+    assert f"<td>run-0 and 1 like it, mean ± deviation</td><td>{mean:.4f} ± {deviation:.4f}</td>" in text
     assert "<td>options.seed</td><td>0</td><td>1</td>" in text
     assert "model.hidden_channels</td>" not in text.split("What they share")[0]
+
+
+def _another(run: Path, out: Path, test: float, **decisive: dict[str, object]) -> Path:
+    """A copy of a run that ended in other weights and scored `test`, with other options."""
+    shutil.copytree(run, out)
+    config, result = read_json(out / "config.json"), read_json(out / "result.json")
+    was = config["decisive"]
+    write_json(out / "config.json", config | {"decisive": was | {k: was[k] | v for k, v in decisive.items()}})
+    metrics = result["metrics"] | {"test": {"acc": test}}
+    write_json(out / "result.json", result | {"metrics": metrics, "weights_digest": f"sha256:{out.name}"})
+    return out
+
+
+def test_several_models_have_a_mean_each(run: Path, tmp_path: Path) -> None:
+    runs = [
+        _another(run, tmp_path / f"{name}-{seed}", score, model={"name": name}, options={"seed": seed})
+        for name, seed, score in (("sage", 0, 0.5), ("gcn", 0, 0.25), ("sage", 1, 0.75), ("gat", 0, 1.0))
+    ]
+    text = report(runs, tmp_path / "a.html").read_text()
+    assert "<td>sage-0 and 1 like it, mean ± deviation</td><td>0.6250 ± 0.1768</td>" in text
+    assert text.count("mean ± deviation") == 1
+
+
+@pytest.mark.parametrize("versions", [True, False])
+def test_versions_of_a_split_have_a_mean_and_other_seeds_to_train_on_have_none(
+    versions: bool, run: Path, tmp_path: Path
+) -> None:
+    runs = [_another(run, tmp_path / str(n), n / 4, source={"pool": f"drawn-{n}"}) for n in (1, 3)]
+    for n, path in zip((1, 3), runs, strict=True):
+        result = read_json(path / "result.json")
+        if versions:
+            metrics = {f"{split}.{n}": value for split, value in result["metrics"].items()}
+            write_json(path / "result.json", result | {"metrics": metrics})
+    text = report(runs, tmp_path / "a.html").read_text()
+    assert ("<td>0.5000 ± 0.3536</td>" in text) == versions
+    assert ("mean ± deviation" in text) == versions
+
+
+def test_what_was_given_does_not_hide_what_was_used(made: Path, tmp_path: Path) -> None:
+    text = report([made / "run-0"], tmp_path / "a.html").read_text()
+    assert re.findall(r'class="c\d limit"', text) == ['class="c1 limit"'] * 2
+    assert "polyline.limit{stroke-dasharray" in text
 
 
 @pytest.mark.parametrize("names", [["run-0"], ["run-0", "run-1"]])
