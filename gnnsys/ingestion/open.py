@@ -42,11 +42,11 @@ def open_source(
         own = "Leave them out, or give all as arrays: gs.ArraySource(edge_index, x=..., y=..., edge_weight=...)."
         _refuse_files(f"a {type(source).__name__}", own, features, labels, weights)
         return source if hasattr(source, "fingerprint") else source_of_object(source)
-    kind, _, rest = str(source).partition(":")
+    kind, colon, rest = str(source).partition(":")
     if kind == "edges":
         return EdgeListSource(Path(rest), _path(features), _path(labels), _column_or_path(weights))
-    if not _ and Path(kind).suffix.lower() in _TEXTS:
-        raise ConfigError("GS-CFG-104", f"source {str(source)!r} is not known", hint=f"Write edges:{source}.")
+    if not colon and (meant := _meant(kind)):
+        raise ConfigError("GS-CFG-104", f"source {str(source)!r} is not known", hint=f"Write {meant}:{source}.")
     _refuse_files(f"{kind}:", "Leave them out: the source has its own, or none.", features, labels, weights)
     if kind == "npz":
         return NpzSource(Path(rest))
@@ -61,6 +61,14 @@ def open_source(
         hint="Write synthetic:powerlaw:nodes=1e6,edges=2e7,feat=128,classes=16, npz:FILE, edges:FILE or "
         "ogb:NAME[:ROOT].",
     )
+
+
+def _meant(name: str) -> str | None:
+    """The kind of a file or data set that was named without one."""
+    suffix = Path(name).suffix.lower()
+    if name in (*LAYOUTS, MAG240M):
+        return "ogb"
+    return "edges" if suffix in _TEXTS else "npz" if suffix == ".npz" else None
 
 
 def _open_ogb(name: str, root: str) -> Source:
