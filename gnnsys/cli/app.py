@@ -1,14 +1,45 @@
-"""The verbs of the `gnnsys` command in one typer application. Importing this loads torch and everything else."""
+"""The verbs of the `gnnsys` command in one application, each imported when it is typed: help comes at once."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import ast
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from gnnsys.cli import data, demo, doctor, explain, inspect, learn, measure, placing, reports
+VERBS = {
+    "ingest": "data",
+    "add": "data",
+    "sample": "data",
+    "plan": "data",
+    "pack": "data",
+    "train": "learn",
+    "place": "placing",
+    "evaluate": "learn",
+    "predict": "learn",
+    "info": "inspect",
+    "verify": "inspect",
+    "report": "reports",
+    "explain": "explain",
+    "doctor": "doctor",
+    "demo": "demo",
+    "bench": "measure",
+}
+"""Where in `gnnsys.cli` the function of that name is."""
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class _Verbs(TyperGroup):
+    """Knows of every verb what its docstring says; the one that is typed is imported, with all that it needs."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, name and _imported(name), rest
+
+
+app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()
@@ -18,19 +49,16 @@ def root(
     """Train graph neural networks on graphs larger than memory. Start with: gnnsys demo"""
 
 
-app.command("ingest")(data.ingest)
-app.command("add")(data.add)
-app.command("sample")(data.sample)
-app.command("plan")(data.plan)
-app.command("pack")(data.pack)
-app.command("train")(learn.train)
-app.command("place")(placing.place)
-app.command("evaluate")(learn.evaluate)
-app.command("predict")(learn.predict)
-app.command("info")(inspect.info)
-app.command("verify")(inspect.verify)
-app.command("report")(reports.report)
-app.command("explain")(explain.explain)
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
-app.command("bench")(measure.bench)
+def _imported(verb: str) -> Any:
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command(verb)(getattr(import_module(f"gnnsys.cli.{VERBS[verb]}"), verb))
+    return typer.main.get_command(alone)
+
+
+def _docstring(module: str, function: str) -> str | None:
+    tree = ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+    return next(ast.get_docstring(n) for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+
+
+for _verb, _module in VERBS.items():
+    app.command(_verb, help=_docstring(_module, _verb))(lambda: None)

@@ -32,7 +32,7 @@ def _run(arguments: list[str]) -> int:
     verbose = "-v" in arguments or "--verbose" in arguments
     arguments = [a for a in arguments if a not in ("-v", "--verbose")]
     try:
-        from gnnsys.cli.app import app  # takes seconds, in which Ctrl-C may come
+        from gnnsys.cli.app import app
 
         app(arguments)
     except SystemExit as end:
