@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,20 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError("GS-CFG-100", f"{option} is {value!r}, expected {' or '.join(choices)}")
 
 
+@dataclass(frozen=True)
+class _Edges:
+    """The topology as it was written, and the nodes that it is of."""
+
+    runs: Runs
+    totals: Totals
+    num_given: int
+    """Nodes of the source."""
+    num_nodes: int
+    kept: np.ndarray | None
+    """(num_nodes,) ids of those that were kept in the source, ascending; None when all were."""
+    files: tuple[FileEntry, ...]
+
+
 def _build(
     job: Job,
     source: Source,
@@ -155,45 +170,21 @@ def _build(
         _refuse_changes_of_nothing(source, parameters)
     elif "x" in source.tables:
         raise ConfigError("GS-CFG-972", f"--features {made.parameter}: the source has features", hint="Leave it out.")
-    undirected, renumbered = bool(parameters["undirected"]), bool(parameters["largest_component"])
-    made_bytes = 0 if made is None else 4 * made.columns
-    _require_disk(job, source, source.num_nodes or 0, undirected, renumbered, made_bytes)
-    runs = sort_edges(
-        job,
-        source,
-        both=undirected,
-        drop_bad=parameters["on_bad_edge"] == "drop",
-        loops=not parameters["no_self_loops"],
-    )
-    num_given = _num_nodes(source, runs)
-    if source.num_nodes is None:
-        _require_disk(job, source, num_given, undirected, renumbered, made_bytes)
-    num_nodes, kept = num_given, None
-    if renumbered:
-        runs, kept = keep_largest_component(job, runs, num_given)
-        num_nodes = len(kept)
-    unique = bool(parameters["dedup"])
-    graph, totals = write_topology(job, runs, num_nodes, unique=unique)
-    files = [*graph]
-    if source.weights is not None:
-        both, loops = undirected, not parameters["no_self_loops"]
-        changes = Changes(both=both, unique=unique, loops=loops, kept=kept)
-        files += write_weights(job, source, source.weights, num_nodes, totals.edges, changes)
-    tables = {name: selected_rows(rows, kept) for name, rows in source.tables.items()}
+    edges = _write_edges(job, source, parameters, 0 if made is None else 4 * made.columns)
+    tables = {name: selected_rows(rows, edges.kept) for name, rows in source.tables.items()}
     if made is not None:
-        tables["x"] = made.rows(job.stage.folder, num_nodes)
-    entries, zeroed_rows = _write_tables(job, tables, parameters)
-    files += entries
+        tables["x"] = made.rows(job.stage.folder, edges.num_nodes)
+    files, zeroed_rows = _write_tables(job, tables, parameters)
     found = WrittenLabels()
     if source.labels is not None:
-        found = write_labels(job, selected_rows(source.labels, kept), label_kind, source.num_classes)
+        found = write_labels(job, selected_rows(source.labels, edges.kept), label_kind, source.num_classes)
         files += found.entries
-    if source.names is not None or num_nodes < num_given:
-        files += write_names(job, source.names, kept, num_nodes)
-    splits = _write_splits(job, source, rule, num_given, num_nodes, kept, found)
+    if source.names is not None or edges.num_nodes < edges.num_given:
+        files += write_names(job, source.names, edges.kept, edges.num_nodes)
+    splits = _write_splits(job, source, rule, edges, found)
     counts = {
-        "nodes": num_nodes,
-        **_edge_counts(totals, runs, unique=unique),
+        "nodes": edges.num_nodes,
+        **_edge_counts(edges.totals, edges.runs, unique=parameters["dedup"]),
         "classes": found.num_classes,
         "splits": list(splits),
         "zeroed_rows": zeroed_rows,
@@ -202,7 +193,28 @@ def _build(
         **_feature_names(source),
         **found.counts,
     }
-    job.stage.commit(counts=counts, files=(*files, *splits.values()))
+    job.stage.commit(counts=counts, files=(*edges.files, *files, *splits.values()))
+
+
+def _write_edges(job: Job, source: Source, parameters: Mapping[str, Any], made_bytes: int) -> _Edges:
+    """Sort the edges, number the nodes that are kept, write topology and weights; beside them there is to be room for
+    `made_bytes` of features per node."""
+    both, loops, unique = parameters["undirected"], not parameters["no_self_loops"], parameters["dedup"]
+    renumbered = parameters["largest_component"]
+    _require_disk(job, source, source.num_nodes or 0, both, renumbered, made_bytes)
+    runs = sort_edges(job, source, both=both, drop_bad=parameters["on_bad_edge"] == "drop", loops=loops)
+    num_given = _num_nodes(source, runs)
+    if source.num_nodes is None:
+        _require_disk(job, source, num_given, both, renumbered, made_bytes)
+    num_nodes, kept = num_given, None
+    if renumbered:
+        runs, kept = keep_largest_component(job, runs, num_given)
+        num_nodes = len(kept)
+    files, totals = write_topology(job, runs, num_nodes, unique=unique)
+    if source.weights is not None:
+        changes = Changes(both=both, unique=unique, loops=loops, kept=kept)
+        files += tuple(write_weights(job, source, source.weights, num_nodes, totals.edges, changes))
+    return _Edges(runs, totals, num_given, num_nodes, kept, files)
 
 
 def _write_tables(job: Job, tables: Mapping[str, Rows], parameters: Mapping[str, Any]) -> tuple[list[FileEntry], int]:
@@ -219,21 +231,15 @@ def _write_tables(job: Job, tables: Mapping[str, Rows], parameters: Mapping[str,
 
 
 def _write_splits(
-    job: Job,
-    source: Source,
-    rule: SplitRule,
-    num_given: int,
-    num_nodes: int,
-    kept: np.ndarray | None,
-    found: WrittenLabels,
+    job: Job, source: Source, rule: SplitRule, edges: _Edges, found: WrittenLabels
 ) -> dict[str, FileEntry]:
-    """The entries of the splits by name; `num_given` nodes were in the source, `num_nodes` were `kept`."""
+    """The entries of the splits by name."""
     given = source.splits if rule.kind == "given" else []
     # Up to three arrays of node ids, or of draws, live at once while a split is made.
-    num_ids = num_nodes if rule.drawn else sum(len(ids) for v in given for ids in v.values())
+    num_ids = edges.num_nodes if rule.drawn else sum(len(ids) for v in given for ids in v.values())
     with job.budget.holding(24 * num_ids, "node ids of the splits"):
-        splits = make_splits(rule, given, num_given, kept, found.labels, found.num_classes)
-    folder, dtype = job.stage.folder, id_dtype(num_nodes)
+        splits = make_splits(rule, given, edges.num_given, edges.kept, found.labels, found.num_classes)
+    folder, dtype = job.stage.folder, id_dtype(edges.num_nodes)
     return {name: write_array(folder, split_path(name), ids.astype(dtype), "split") for name, ids in splits.items()}
 
 
