@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gnnsys.models.aggregate import aggregate
     from gnnsys.models.registry import build
     from gnnsys.planning.packing import pack
-    from gnnsys.planning.plan import Plan, plan
+    from gnnsys.planning.plan import Plan, estimate, plan
     from gnnsys.progress import show_progress
     from gnnsys.samplers.sample import sample
     from gnnsys.samplers.seeds import Seeds
@@ -55,6 +55,7 @@ _HOME = {
     "aggregate": "gnnsys.models.aggregate",
     "balanced_weights": "gnnsys.training.tasks",
     "build": "gnnsys.models.registry",
+    "estimate": "gnnsys.planning.plan",
     "ingest": "gnnsys.ingestion",
     "label_propagation": "gnnsys.training.label_propagation",
     "pack": "gnnsys.planning.packing",
@@ -86,6 +87,7 @@ __all__ = [
     "aggregate",
     "balanced_weights",
     "build",
+    "estimate",
     "ingest",
     "label_propagation",
     "pack",

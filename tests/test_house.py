@@ -119,7 +119,7 @@ def test_the_public_surface_is_what_the_design_names() -> None:
         *("Batch", "Block", "GnnsysError", "Loader", "MutableTable", "NodeClassification", "Pack", "Plan", "Pool"),
         *("MultilabelClassification", "NodeRegression"),
         *("Run", "Seeds", "Store", "Task", "add", "aggregate", "balanced_weights", "build", "ingest", "pack", "plan"),
-        *("label_propagation", "predict", "sample", "show_progress", "train"),
+        *("estimate", "label_propagation", "predict", "sample", "show_progress", "train"),
     }
 
 

@@ -28,7 +28,6 @@ from gnnsys.cli.sampling import refuse_sampling_options, sampling_options
 from gnnsys.errors import ConfigError
 from gnnsys.models.fold import aggregates_input, foldable
 from gnnsys.models.registry import build
-from gnnsys.planning.plan import estimate
 from gnnsys.samplers.draws import drawn_by
 from gnnsys.storage import manifest, pool
 from gnnsys.training.config import TrainConfig
@@ -282,7 +281,7 @@ def plan(
         sampling = sampling_options(fanouts, batch_size, seeds, seed)
         options["aggregate"] = _aggregate(model, dropout, len(sampling["fanouts"]), layout)
         graph = gs.Store.open(source)
-        made = estimate(graph, weights=drawn_by(graph, weighted), **sampling, **options)
+        made = gs.estimate(graph, weights=drawn_by(graph, weighted), **sampling, **options)
     emit(made.to_json(), str(made), as_json)
 
 

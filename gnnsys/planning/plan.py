@@ -66,7 +66,7 @@ def plan(
         raise ConfigError(
             "GS-CFG-309",
             f"{pool.path}: a Store has no batches to plan for",
-            hint="Sample it first: gs.sample(store, ..).",
+            hint="Estimate: gs.estimate(store, fanouts=..); or sample it first: gs.sample(store, ..).",
         )
     pool = pool if isinstance(pool, Pool) else Pool.open(pool)
     found = resolve_store(pool.path, store)
@@ -120,7 +120,7 @@ def planned(
 
 
 def estimate(
-    store: Store,
+    store: Store | str | Path,
     *,
     seeds: str | Seeds | Any = "train",
     fanouts: list[int],
@@ -139,7 +139,10 @@ def estimate(
 
     What the cache will answer is judged on batches that did not choose it, which errs on the careful side. The
     arguments and errors are those of `sample` and `plan`. With at most 32 batches nothing is estimated.
+
+    Example: print(gs.estimate("stores/cora", fanouts=[10, 5], memory="64MiB"))
     """
+    store = store if isinstance(store, Store) else Store.open(store)
     request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)
     sampled = sample_batches(
         store,

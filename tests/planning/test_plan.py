@@ -157,7 +157,7 @@ def test_a_plan_survives_json(pool: Pool, store: Store, speeds: Speeds) -> None:
 
 def test_an_estimate_of_few_batches_is_the_exact_plan(pool: Pool, store: Store, speeds: Speeds, tight: int) -> None:
     exact = plan(pool, store, memory=tight, layout="packed", speeds=speeds)
-    guess = estimate(store, fanouts=[4, 3], batch_size=32, memory=tight, layout="packed", speeds=speeds)
+    guess = estimate(store.path, fanouts=[4, 3], batch_size=32, memory=tight, layout="packed", speeds=speeds)
     assert not guess.estimated
     assert replace(guess, pool_id=exact.pool_id) == exact
 
