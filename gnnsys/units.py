@@ -46,6 +46,14 @@ def format_size(num_bytes: float) -> str:
     return f"{size:.1f} TiB"
 
 
+_TO_ONE = ("acc", "rocauc", "ap", "f1", "r2", "mrr", "hits")
+
+
+def format_score(metric: str, value: float) -> str:
+    """Four decimals of what is at most 1, four digits of errors, which have the scale of what was learned."""
+    return f"{value:.4f}" if metric.partition("@")[0] in _TO_ONE else f"{value:.4g}"
+
+
 def size_at_least(num_bytes: int) -> str:
     """`num_bytes` rounded up to whole KiB or MiB, as an option takes it: `110MiB`."""
     unit, name = (1 << 10, "KiB") if num_bytes < 1 << 20 else (1 << 20, "MiB")

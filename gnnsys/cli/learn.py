@@ -25,7 +25,7 @@ from gnnsys.training.config import parse_config
 from gnnsys.training.folder import Resume
 from gnnsys.training.run import train_from_config
 from gnnsys.training.run_file import KEYS, PATHS, explained, read_run_file
-from gnnsys.units import format_size
+from gnnsys.units import format_score, format_size
 
 On = Annotated[str | None, typer.Option("--on", help="Another Store with the same features to do it on.")]
 
@@ -60,6 +60,7 @@ def train(
     ] = None,
     loss: Annotated[str | None, typer.Option(help="Of numbers: mse | l1")] = None,
     class_weights: Annotated[str | None, typer.Option(help="balanced: rare classes count more in the loss.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Split of a Store to train on; train when not given.")] = None,
     fanouts: Annotated[str | None, typer.Option(help="Neighbours per hop of a Store, e.g. 10,5 or -1,-1.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Seeds per batch of a Store.")] = None,
     weighted: Annotated[bool | None, typer.Option(help="Draw neighbours in a Store by the edges' weights.")] = None,
@@ -137,7 +138,7 @@ def evaluate(
     run = gs.Run.open(path)
     network = _rebuilt(run, model) if model else None
     result = run.evaluate(split, model=network, store=store, on=on, memory=memory, device=device)
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
+    scores = ", ".join(f"{name} {format_score(name, value)}" for name, value in result["metrics"].items())
     emit(result, f"{split}: {scores} ({result['evaluation']}, {result['seeds']:,} nodes{_where(result)})", as_json)
 
 
@@ -231,7 +232,7 @@ def _stoppable() -> Iterator[threading.Event]:
 def _summary(run: gs.Run) -> str:
     result = run.result
     scores = [
-        f"  {split:<6} " + ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        f"  {split:<6} " + ", ".join(f"{name} {format_score(name, value)}" for name, value in values.items())
         for split, values in result["metrics"].items()
     ]
     if result.get("drifts"):

@@ -68,11 +68,11 @@ def _absent_requirement(error: ModuleNotFoundError) -> MissingDependencyError | 
 
 def _unplanned(error: Exception) -> tuple[str, int]:
     """What to say of an error that nobody raised on purpose, whose it is, and the exit code."""
-    from gnnsys.models.user_file import line_in_user_file
     from gnnsys.storage.files import explained
 
     what = f"{type(error).__name__}: {error}"
-    if where := line_in_user_file(error):
+    user_file = sys.modules.get("gnnsys.models.user_file")  # loads torch: without it no model was built
+    if user_file and (where := user_file.line_in_user_file(error)):
         return f"your model failed at {where}: {what}\n  -v shows how it came there.", 1
     if isinstance(error, OSError):
         known = explained(error)

@@ -45,7 +45,7 @@ def open_source(
     kind, colon, rest = str(source).partition(":")
     if kind == "edges":
         return EdgeListSource(Path(rest), _path(features), _path(labels), _column_or_path(weights))
-    if not colon and (meant := _meant(kind)):
+    if meant := _meant(kind, bool(colon)):
         raise ConfigError("GS-CFG-104", f"source {str(source)!r} is not known", hint=f"Write {meant}:{source}.")
     _refuse_files(f"{kind}:", "Leave them out: the source has its own, or none.", features, labels, weights)
     if kind == "npz":
@@ -63,11 +63,11 @@ def open_source(
     )
 
 
-def _meant(name: str) -> str | None:
-    """The kind of a file or data set that was named without one."""
-    suffix = Path(name).suffix.lower()
+def _meant(name: str, more: bool) -> str | None:
+    """The kind of a data set, or of a file with nothing `more` behind it, that was named without one."""
     if name in (*LAYOUTS, MAG240M):
         return "ogb"
+    suffix = "" if more else Path(name).suffix.lower()
     return "edges" if suffix in _TEXTS else "npz" if suffix == ".npz" else None
 
 

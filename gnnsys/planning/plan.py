@@ -19,8 +19,10 @@ from gnnsys.planning.workload import Sizes, Workload
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.seeds import Seeds
 from gnnsys.storage.hint import resolve_store
+from gnnsys.storage.manifest import kind_of
 from gnnsys.storage.packing import packing_memory
 from gnnsys.storage.pool import Pool
+from gnnsys.storage.store import FORMAT as STORE_FORMAT
 from gnnsys.storage.store import Store
 from gnnsys.storage.threads import num_workers
 from gnnsys.units import format_size
@@ -62,10 +64,10 @@ def plan(
         ConfigError: an option is out of range.
         InputDataError: the Store is not there, is another one, or has no features.
     """
-    if isinstance(pool, Store):
+    if isinstance(pool, Store) or (not isinstance(pool, Pool) and kind_of(Path(pool)) == STORE_FORMAT):
         raise ConfigError(
             "GS-CFG-309",
-            f"{pool.path}: a Store has no batches to plan for",
+            f"{pool.path if isinstance(pool, Store) else pool}: a Store has no batches to plan for",
             hint="Estimate: gs.estimate(store, fanouts=..); or sample it first: gs.sample(store, ..).",
         )
     pool = pool if isinstance(pool, Pool) else Pool.open(pool)
@@ -138,10 +140,13 @@ def estimate(
     """The plan that a pool of these options would get, from 32 of its batches: sizes are scaled up, marked estimated.
 
     What the cache will answer is judged on batches that did not choose it, which errs on the careful side. The
-    arguments and errors are those of `sample` and `plan`. With at most 32 batches nothing is estimated.
+    arguments and errors are those of `sample`, drawing without replacement, and `plan`. With at most 32 batches
+    nothing is estimated.
 
     Example: print(gs.estimate("stores/cora", fanouts=[10, 5], memory="64MiB"))
     """
+    if isinstance(store, Pool):
+        raise ConfigError("GS-CFG-310", f"{store.path}: a Pool is planned for exactly", hint="gs.plan(pool, ..).")
     store = store if isinstance(store, Store) else Store.open(store)
     request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)
     sampled = sample_batches(

@@ -45,10 +45,6 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
 def seconds(value: float) -> str:
     return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
 

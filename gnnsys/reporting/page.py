@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from html import escape
 
 from gnnsys.reporting.charts import Line, chart
 from gnnsys.reporting.facts import STAGES, RunFacts
-from gnnsys.reporting.markup import Pairs, flat, grid, number, score, seconds, section, size, table
-from gnnsys.reporting.scores import scores, split_order
+from gnnsys.reporting.markup import Pairs, flat, grid, number, seconds, section, size, table
+from gnnsys.reporting.scores import scores_table, split_order
 from gnnsys.reporting.style import STYLE
 from gnnsys.training.config import NOT_DECISIVE
-from gnnsys.units import format_size
+from gnnsys.units import format_score, format_size
 
 END = "<footer>gnnsys report</footer></main></body></html>\n"
 """What every page ends with: it tells a report from other files."""
@@ -66,17 +67,24 @@ def _several(runs: Sequence[RunFacts]) -> str:
     keys = [key for key in known if len({one.get(key, "-") for one in options}) > 1]
     parts = [f'<h1>{len(runs)} runs</h1><p class="sub">{escape(", ".join(run.name for run in runs))}</p>']
     parts += [_notes(run, name=True) for run in runs]
-    parts.append(section("Scores of the best epoch", scores(runs)))
+    parts.append(section("Scores of the best epoch", scores_table(runs)))
     parts.append(section("Training", _charts(runs)))
-    rows = [[key, *(one.get(key, "-") for one in options)] for key in keys]
+    rows = [[key, *(_brief(one.get(key, "-")) for one in options)] for key in keys]
     nothing = '<div class="card">Nothing that decides the weights.</div>'
     graphs = {run.config["graph"]["id"] for run in runs if run.config.get("graph")}
     rows += [["graph", *(_graph(run) or "-" for run in runs)]] if len(graphs) > 1 else []
+    splits = [str(run.config.get("trained_split") or "-") for run in runs]
+    rows += [["trained on", *splits]] if len({*splits}) > 1 and "options.seeds" not in keys else []
     differing = grid(["option", *(run.name for run in runs)], rows) if rows else nothing
     parts.append(section("What differs", differing + _other_execution(runs)))
     same = [(key, value) for key, value in options[0].items() if key not in keys]
     parts.append(section("What they share", table(same)))
     return "".join(parts)
+
+
+def _brief(value: str) -> str:
+    """A digest by its beginning, so that several fit side by side."""
+    return f"{value[:21]}…" if re.fullmatch("[a-z0-9-]+:[0-9a-f]{32,}", value) else value
 
 
 def _other_execution(runs: Sequence[RunFacts]) -> str:
@@ -100,7 +108,7 @@ def _tiles(run: RunFacts) -> str:
     if result:
         for split in sorted(result["metrics"], key=split_order):
             value = result["metrics"][split].get(run.metric)
-            tiles.append(_tile(score(value), f"{run.metric} on {split}"))
+            tiles.append(_tile("-" if value is None else format_score(run.metric, value), f"{run.metric} on {split}"))
         tiles.append(_tile(f"{result['best_epoch'] + 1} of {result['epochs']}", "best epoch"))
     if run.epoch_s:
         tiles.append(_tile(seconds(statistics.median(run.epoch_s)), "epoch, median"))
@@ -211,5 +219,5 @@ def _execution(run: RunFacts) -> Pairs:
 def _waited(run: RunFacts) -> str:
     """Share of the time of all epochs that say how long they waited."""
     timed = [(e.waited, e.seconds) for e in run.epochs if e.waited is not None]
-    spent = sum(seconds for _, seconds in timed)
+    spent = sum(lasted for _, lasted in timed)
     return f"{sum(waited for waited, _ in timed) / spent:.0%}" if 0 < spent < math.inf else ""

@@ -7,50 +7,50 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gnnsys.reporting.facts import RunFacts
-from gnnsys.reporting.markup import flat, grid, score, seconds
-from gnnsys.units import format_size
+from gnnsys.reporting.markup import flat, grid, seconds
+from gnnsys.units import format_score, format_size
 
-SPENT = ("best epoch", "epoch, median", "memory at most", "read in an epoch")
+COSTS = ("best epoch", "epoch, median", "memory at most", "read in an epoch")
+
+_SEEDS = ("options.seed", "model.seed", "source.seed")
+_DRAWN = (*_SEEDS, "options.seeds", "source.seeds", "source.pool", "source.source")
+"""What may differ between two runs that were drawn in the same way. Ids tell apart what was drawn, and how."""
 
 
-def scores(runs: Sequence[RunFacts]) -> str:
-    """A row per run, then one per several that are alike but for their seed or the version of their split."""
-    scored = {run.name: _by_split(run.result["metrics"]) for run in runs if run.result}
+def scores_table(runs: Sequence[RunFacts]) -> str:
+    """A row per run, then one per experiment of several: alike but for their seeds, or the version of their split."""
+    done = [run for run in runs if run.result]
+    scored = {run.name: _by_split((run.result or {})["metrics"]) for run in done}
     splits = sorted({split for metrics in scored.values() for split in metrics}, key=split_order)
-    columns = {
-        run.name: [scored[run.name].get(split, {}).get(run.metric) for split in splits] for run in runs if run.result
-    }
-    rows = [[run.name, *map(score, columns[run.name]), *_spent(run.result)] for run in runs if run.result]
-    rows += [[run.name, *["-"] * len(splits), run.status, *["-"] * 3] for run in runs if not run.result]
-    for alike in _alike(runs):
+    values = {run.name: [scored[run.name].get(split, {}).get(run.metric) for split in splits] for run in done}
+    rows = [[run.name, *_written(run.metric, values[run.name]), *_costs(run.result or {})] for run in done]
+    rows += [[run.name, *["-"] * len(splits), run.status, *["-"] * (len(COSTS) - 1)] for run in runs if not run.result]
+    for alike in _experiments(done) if splits else []:
         label = f"{alike[0].name} and {len(alike) - 1} like it, mean ± deviation"
-        means = map(_mean, zip(*(columns[run.name] for run in alike), strict=True))
-        rows.append([label, *means, *[""] * len(SPENT)])
-    metric = " or ".join(sorted({run.metric for run in runs if run.result}))
-    return grid(["run", *(f"{metric}, {split}" for split in splits), *SPENT], rows)
+        columns = zip(*(values[run.name] for run in alike), strict=True)
+        rows.append([label, *(_mean(alike[0].metric, column) for column in columns), *[""] * len(COSTS)])
+    metric = " or ".join(sorted({run.metric for run in done}))
+    return grid(["run", *(f"{metric}, {split}" for split in splits), *COSTS], rows)
 
 
-def _alike(runs: Sequence[RunFacts]) -> list[list[RunFacts]]:
-    """Finished runs that seeds alone tell apart, or which version of a split they were trained on; those that ended in
-    the same weights are one run done twice, no sample."""
-    groups: dict[tuple[Any, ...], list[RunFacts]] = {}
+def _experiments(runs: Sequence[RunFacts]) -> list[list[RunFacts]]:
+    """Runs of which all is equal but what was drawn, two at least; of one done twice the first."""
+    groups: dict[tuple[Any, ...], dict[tuple[str, ...], RunFacts]] = {}
     for run in runs:
-        if run.result:
-            groups.setdefault(_but_for_seeds(run), []).append(run)
-    return [group for group in groups.values() if len(group) > 1 and _distinct(group) == len(group)]
+        options = dict(flat(run.config["decisive"]))
+        groups.setdefault(_fixed(run, options), {}).setdefault(tuple(options.get(key, "-") for key in _DRAWN), run)
+    return [[*group.values()] for group in groups.values() if len(group) > 1]
 
 
-def _distinct(runs: Sequence[RunFacts]) -> int:
-    return len({run.result["weights_digest"] for run in runs if run.result})
-
-
-def _but_for_seeds(run: RunFacts) -> tuple[Any, ...]:
-    metrics = (run.result or {})["metrics"]
-    drawn = {"options.seed", "model.seed"}
-    if any("." in split for split in metrics):
-        drawn |= {"source.seeds", "source.pool"}
-    rest = (pair for pair in flat(run.config["decisive"]) if pair[0] not in drawn)
-    return (run.config.get("graph", {}).get("id"), *sorted(_by_split(metrics)), *rest)
+def _fixed(run: RunFacts, options: Mapping[str, str]) -> tuple[Any, ...]:
+    """What is equal of two runs of one experiment. Where it is not known how batches were drawn, from the same ones."""
+    free = set(_SEEDS if run.config.get("batches") is None else _DRAWN)
+    if free > {*_SEEDS} and options.get("options.class_weights", "-") != "-":
+        free.add("task.class_weights")  # counted on the split
+    graph, how = run.config.get("graph") or {}, run.config.get("batches") or {}
+    trained_on = str(run.config.get("trained_split")).partition(".")[0]
+    splits = sorted(_by_split((run.result or {})["metrics"]))
+    return (graph.get("id"), trained_on, *flat(how), *splits, *(o for o in options.items() if o[0] not in free))
 
 
 def _by_split(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _by_split(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return dict(zip(plain if len(set(plain)) == len(plain) else metrics, metrics.values(), strict=True))
 
 
-def _spent(result: Mapping[str, Any]) -> list[str]:
+def _costs(result: Mapping[str, Any]) -> list[str]:
     """Best epoch, time, memory and bytes read of a finished run."""
     return [
         f"{result['best_epoch'] + 1} of {result['epochs']}",
@@ -69,9 +69,15 @@ def _spent(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _mean(values: Sequence[float | None]) -> str:
+def _written(metric: str, values: Sequence[float | None]) -> list[str]:
+    return ["-" if value is None else format_score(metric, value) for value in values]
+
+
+def _mean(metric: str, values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
-    return f"{statistics.mean(known):.4f} ± {statistics.stdev(known):.4f}" if len(known) > 1 else "-"
+    if len(known) < len(values):
+        return "-"
+    return " ± ".join(format_score(metric, value) for value in (statistics.mean(known), statistics.stdev(known)))
 
 
 def split_order(name: str) -> tuple[int, str]:

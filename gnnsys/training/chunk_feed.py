@@ -55,7 +55,7 @@ class ChunkFeed:
         assert config.chunks is not None and config.layers is not None
         self._store, self._config, self._device, self._part = store, config, device, part
         self._num_layers = part.hops if part.hops is not None else config.layers
-        self._trained = _trained(store, task)
+        self._trained = _trained(store, task, config.trained_split)
         cutting = BYTES_PER_EDGE * store.num_edges if config.chunks > 1 else 0  # before the graph is held
         needed = max(graph_bytes(store), cutting)
         if needed > config.memory:
@@ -170,9 +170,9 @@ def graph_bytes(store: Store) -> int:
     return 8 * store.num_edges + 64 * store.num_nodes
 
 
-def _trained(store: Store, task: Task) -> np.ndarray:
+def _trained(store: Store, task: Task, split: str) -> np.ndarray:
     """(N,) bool: nodes whose labels may be seen."""
-    ids = as_seeds(store, task.seeds(store, "train")).ids
+    ids = as_seeds(store, task.seeds(store, split)).ids
     if ids is None:
         raise ConfigError("GS-CFG-832", "chunks of a whole graph are for tasks on nodes, this one trains on pairs")
     mask = np.zeros(store.num_nodes, dtype=np.bool_)

@@ -29,6 +29,7 @@ from gnnsys.training.chunk_feed import ChunkFeed
 from gnnsys.training.config import OF_NETWORK, TrainConfig
 from gnnsys.training.edge_weights import weights_of_training
 from gnnsys.training.feed import Feed
+from gnnsys.training.fitting import fitted
 from gnnsys.training.session import Job, choose_device
 from gnnsys.training.splits import check_splits, scored_beside
 from gnnsys.training.stages import Part
@@ -46,7 +47,7 @@ def job_of_options(source: str | Path, config: TrainConfig, store: str | Path | 
     config = fitted(config, opened)
     config = config.model_copy(update={"metric": config.metric or USUAL_METRIC[graph.label_kind or "class"]})
     task = task_of_labels(graph, config.metric or "", config.loss)
-    trained = _trained_nodes(opened, graph, task)
+    trained = _trained_nodes(config, opened, graph, task)
     if config.class_weights is not None:
         weights = balanced_weights(graph, trained)
         task = NodeClassification(graph.num_classes, config.metric or "", class_weights=weights)
@@ -92,18 +93,14 @@ def job_of_model(
     graph = opened if isinstance(opened, Store) else _store_if_there(opened, store)
     of_model = {"model": type(model).__qualname__, "layers": config.layers or len(layers_of(model) or ()) or None}
     config = fitted(config.model_copy(update=of_model), opened, loader)
-    trained = None if graph is None else _trained_nodes(opened, graph, task, loader)
+    trained = None if graph is None else _trained_nodes(config, opened, graph, task, loader)
     make_loader = _loader_maker(opened, graph, task, config) if loader is None else lambda _device, _part: loader
     described = getattr(model, "built_as", None) or {"name": config.model, "parameters": shapes_digest(model)}
-    decisive = _decisive(config, opened, graph, task, dict(described))
-    if loader is not None:
-        position = loader.state_dict()
-        decisive["source"] = {key: position[key] for key in position.keys() - {"epoch", "next"}}
     return Job(
         config=config,
         task=task,
         store=graph,
-        decisive=decisive,
+        decisive=_decisive(config, opened, graph, task, dict(described), loader),
         **_scoring(config, opened, graph, task, trained, loader),
         make_model=lambda: model,
         make_loader=make_loader,
@@ -125,7 +122,9 @@ def _scoring(
     if graph is None:
         return {"hints": hints}
     hints |= _described(graph)
-    scored = scored_beside(graph, _trained_split(opened, graph, loader))
+    split = _trained_split(config, opened, graph, loader)
+    hints |= {"trained_split": split, "batches": _how_drawn(opened, loader) if split else None}
+    scored = scored_beside(graph, split)
     check_splits(task, graph, trained, scored)
     weights, hints["edge_weights"] = weights_of_training(opened, graph, loader, config.weighted)
     return {"hints": hints, "scored": scored, "weights": weights}
@@ -147,105 +146,34 @@ def _described(graph: Store) -> dict[str, Any]:
     }
 
 
-def _trained_split(opened: Opened, graph: Store, loader: Loader | None) -> str | None:
+def _trained_split(config: TrainConfig, opened: Opened, graph: Store, loader: Loader | None) -> str | None:
     """Its name, when an epoch goes over a split."""
     if isinstance(opened, Store):
-        name = loader.seeds.name if loader and loader.seeds else "train"
+        name = loader.seeds.name if loader and loader.seeds else config.trained_split
     else:
         name = str((opened.pool if isinstance(opened, Pack) else opened).manifest.parameters["seeds"])
     return name if name in graph.split_names else None
 
 
-def _trained_nodes(opened: Opened, graph: Store, task: Task, loader: Loader | None = None) -> np.ndarray | None:
+def _how_drawn(opened: Opened, loader: Loader | None) -> dict[str, Any] | None:
+    """How batches were drawn, but from which seeds and by which number; of a Store the options say it. None where it
+    is not known."""
+    if isinstance(opened, Store):
+        return {} if loader is None else None
+    pool = opened.pool if isinstance(opened, Pack) else opened
+    return {what: value for what, value in pool.manifest.parameters.items() if what not in ("seed", "seeds")}
+
+
+def _trained_nodes(
+    config: TrainConfig, opened: Opened, graph: Store, task: Task, loader: Loader | None = None
+) -> np.ndarray | None:
     """Nodes of an epoch, None for pairs. A pool that was sampled for a whole split is not read for it."""
     if isinstance(opened, Store):
         seeds = loader.seeds if loader else None
-        return (seeds or as_seeds(graph, task.seeds(graph, "train"))).ids
+        return (seeds or as_seeds(graph, task.seeds(graph, config.trained_split))).ids
     pool = opened.pool if isinstance(opened, Pack) else opened
     name = pool.manifest.parameters["seeds"]
     return graph.split(name) if name in graph.split_names else pool.seed_ids()
-
-
-def fitted(config: TrainConfig, opened: Opened, loader: Loader | None = None) -> TrainConfig:
-    """`config` with layers, fanouts and batch size filled in from what will be read.
-
-    Raises:
-        ConfigError: the pool was sampled with others, or a Store needs fanouts or chunks.
-    """
-    if isinstance(opened, Store):
-        return _fitted_to_store(config, loader)
-    if config.chunks is not None:
-        raise ConfigError(
-            "GS-CFG-832",
-            f"chunks are of a whole graph, {opened.path} holds sampled batches",
-            hint="Give the Store that it was made from.",
-        )
-    pool = opened.pool if isinstance(opened, Pack) else opened
-    if config.weighted:
-        raise ConfigError(
-            "GS-CFG-508",
-            f"weighted: {opened.path} was sampled already",
-            hint="Leave it out; it is an option of sample, plan and pack too.",
-        )
-    hops = len(pool.fanouts)
-    layers = config.layers or hops
-    named = config.model in NAMES
-    if named and layers > hops:
-        raise ConfigError(
-            "GS-CFG-507",
-            f"{layers} layers need {layers} hops, {opened.path} was sampled with {hops}",
-            hint=f"Use --layers {hops}, or make another pack with more --fanouts.",
-        )
-    fanouts = pool.fanouts[:layers] if named else pool.fanouts
-    for what, asked, have in (
-        ("fanouts", config.fanouts and list(config.fanouts), list(fanouts)),
-        ("batch_size", config.batch_size, pool.batch_size),
-    ):
-        if asked and asked != have:
-            raise ConfigError(
-                "GS-CFG-508",
-                f"{what} is {asked}, {opened.path} was sampled with {have}",
-                hint="Leave it out, or make another pack.",
-            )
-    return config.model_copy(update={"layers": layers, "fanouts": tuple(fanouts), "batch_size": pool.batch_size})
-
-
-def _fitted_to_store(config: TrainConfig, loader: Loader | None) -> TrainConfig:
-    if config.chunks is not None:
-        return _fitted_to_chunks(config, loader)
-    if loader is not None and config.weighted:
-        raise ConfigError("GS-CFG-508", "weighted: the Loader says how edges are drawn", hint="Give it weights=.")
-    fanouts = config.fanouts
-    if loader is not None and fanouts is None:
-        fanouts = tuple(loader.fanouts)
-    if fanouts is None and config.model == "mlp":
-        fanouts = (0,) * (config.layers or 2)
-    if fanouts is None:
-        raise ConfigError(
-            "GS-CFG-509",
-            "a Store is sampled while training: fanouts are missing",
-            hint="E.g. --fanouts 10,5; or train on the whole graph with --chunks 1.",
-        )
-    layers = config.layers or len(fanouts)
-    if config.model in NAMES and layers != len(fanouts):
-        raise ConfigError(
-            "GS-CFG-507", f"{layers} layers need {layers} fanouts, got {list(fanouts)}", hint="One fanout per layer."
-        )
-    batch_size = config.batch_size or 1024
-    return config.model_copy(update={"layers": layers, "fanouts": fanouts, "batch_size": batch_size})
-
-
-def _fitted_to_chunks(config: TrainConfig, loader: Loader | None) -> TrainConfig:
-    """A chunk is a micro-batch, an epoch is a step."""
-    if loader is not None:
-        raise ConfigError("GS-CFG-832", "a Loader gives sampled batches, chunks are of a whole graph: give the Store")
-    meaningless = [name for name in ("fanouts", "batch_size", "weighted") if getattr(config, name) not in (None, False)]
-    if meaningless or config.micro_batches > 1:
-        named = ", ".join([*meaningless, *(["micro_batches"] if config.micro_batches > 1 else [])])
-        raise ConfigError("GS-CFG-832", f"chunks take all neighbours of all nodes in one step: {named} mean nothing")
-    layers = config.layers or 2
-    steps = {"micro_batches": config.chunks, "schedule": "fill-drain"}
-    return config.model_copy(update={"layers": layers, "fanouts": (-1,) * layers, **steps})
 
 
 def shapes_digest(model: nn.Module) -> str:
@@ -255,23 +183,17 @@ def shapes_digest(model: nn.Module) -> str:
 
 
 def _decisive(
-    config: TrainConfig, opened: Opened, graph: Store | None, task: Task, model: dict[str, Any]
+    config: TrainConfig,
+    opened: Opened,
+    graph: Store | None,
+    task: Task,
+    model: dict[str, Any],
+    loader: Loader | None = None,
 ) -> dict[str, Any]:
-    """Everything that decides the weights. A pack counts by its pool: its layout does not change a batch, but that
-    aggregates folded into it are sums rounded in another place."""
-    if isinstance(opened, Store):
-        assert graph is not None
-        seeds = as_seeds(graph, task.seeds(graph, "train"))
-        source = {"store": opened.id, "seeds": seeds.digest, "order": seeds.order}
-    else:
-        pool = opened.pool if isinstance(opened, Pack) else opened
-        source = {"pool": pool.id, "order": pool.order}
-        packed = packed_generation(opened, config.rows)
-        if packed is not None and packed.aggregates is not None:
-            source["aggregate"] = packed.aggregates.how
+    """Everything that decides the weights."""
+    source = _source(config, opened, task, loader)
     if graph is not None and (digest := x_digest(graph)):
         source["x"] = digest
-    _refuse_order(task, str(source["order"]))
     replicas = world() // (config.pipeline or 1)
     identity = task.identity() if hasattr(task, "identity") else {}
     return {
@@ -282,6 +204,26 @@ def _decisive(
         "device": choose_device(config.device).type,
         **({"replicas": replicas} if replicas > 1 else {}),  # their sums round in another order
     }
+
+
+def _source(config: TrainConfig, opened: Opened, task: Task, loader: Loader | None) -> dict[str, Any]:
+    """What batches are made of, and their order. A pack counts by its pool: its layout does not change a batch, but
+    that aggregates folded into it are sums rounded in another place."""
+    if isinstance(opened, Store):
+        seeds = loader.seeds if loader and loader.seeds else as_seeds(opened, task.seeds(opened, config.trained_split))
+        order: str = seeds.order
+        source = {"store": opened.id, "seeds": seeds.digest}
+    else:
+        pool = opened.pool if isinstance(opened, Pack) else opened
+        order, source = pool.order, {"pool": pool.id}
+        packed = packed_generation(opened, config.rows)
+        if packed is not None and packed.aggregates is not None:
+            source["aggregate"] = packed.aggregates.how
+    _refuse_order(task, order)
+    if loader is None:
+        return {**source, "order": order}
+    position = loader.state_dict()
+    return {key: position[key] for key in position.keys() - {"epoch", "next"}}
 
 
 def x_made(graph: Store) -> dict[str, Any] | None:
@@ -333,7 +275,7 @@ def _loader_maker(
         common: dict[str, Any] = {"rows": config.rows, "seed": config.seed, "device": device, "prefetch": 1}
         common |= part.options()
         if isinstance(opened, Store):
-            seeds = task.seeds(opened, "train")
+            seeds = task.seeds(opened, config.trained_split)
             sampling: dict[str, Any] = {"seeds": seeds, "fanouts": config.fanouts, "batch_size": config.batch_size}
             sampling["weights"] = drawn_by(opened, config.weighted)
             return Loader(opened, hops=part.hops, workers=1, **sampling, **common)

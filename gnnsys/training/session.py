@@ -427,9 +427,10 @@ class _Session:
         return digest(data)
 
     def _final_metrics(self) -> dict[str, dict[str, float]]:
-        if self._job.store is None or not hasattr(self._job.task, "metric"):
+        scored = self._job.scored.names
+        if self._job.store is None or not scored or not hasattr(self._job.task, "metric"):
             return {}
-        return self._evaluate(self._job.scored.names).metrics
+        return self._evaluate(scored).metrics
 
 
 def choose_device(name: str) -> torch.device:

@@ -56,7 +56,7 @@ def check_splits(task: Task, store: Store, trained: np.ndarray | None, scored: S
         raise InputDataError(
             "GS-IN-505",
             f"{store.path}: none of the {len(trained):,} seeds to train on has a label",
-            hint="Train on other seeds, e.g. seeds='train' (--seeds train when packing).",
+            hint="Train on other seeds, e.g. seeds='train' (--seeds train).",
         )
     for split in scored.names:
         ids = as_seeds(store, task.seeds(store, split)).ids
@@ -96,7 +96,7 @@ def _refuse_shared(trained: np.ndarray, ids: np.ndarray, split: str) -> None:
             "GS-CFG-513",
             f"{len(shared):,} of the {len(trained):,} seeds to train on are in the split {split!r}, which is for "
             f"scoring (the first is node {shared[0]})",
-            hint="Train on other seeds (--seeds when packing), or give splits that share no nodes.",
+            hint="Train on other seeds (--seeds), or give splits that share no nodes.",
         )
 
 

@@ -172,6 +172,8 @@ INGEST: list[tuple[str, Callable[[Path], str], tuple[str, ...], int, str, str]] 
     ("unknown source", plain("nqz:g.npz"), (), 3, "GS-CFG-104", "did you mean npz:?"),
     ("source without a kind", plain("g.npz"), (), 3, "GS-CFG-104", "Write npz:"),
     ("data set without a kind", plain("ogbn-arxiv"), (), 3, "GS-CFG-104", "Write ogb:ogbn-arxiv."),
+    ("largest data set without a kind", plain("mag240m:root"), (), 3, "GS-CFG-104", "Write ogb:mag240m:root."),
+    ("file of another kind", plain("npx:g.npz"), (), 3, "GS-CFG-104", "synthetic:powerlaw:"),
     ("source of no known suffix", plain("g.parquet"), (), 3, "GS-CFG-104", "synthetic:powerlaw:"),
     ("missing npz", plain("npz:nowhere.npz"), (), 5, "GS-IN-100", "nowhere.npz: no such file"),
     ("missing edges", plain("edges:nowhere.csv"), (), 5, "GS-IN-100", "nowhere.csv: no such file"),

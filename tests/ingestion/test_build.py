@@ -61,7 +61,7 @@ def test_a_component_table_beyond_memory_is_refused(tmp_path: Path) -> None:
         ingest_arrays(tmp_path, SRC, DST, 10_000, memory=4000, largest_component=True)
 
 
-@pytest.mark.parametrize("source", ["npy:x", "x.npz", "synthetic:random:nodes=4", "edge:x"])
+@pytest.mark.parametrize("source", ["npy:x", "x.parquet", "synthetic:random:nodes=4", "edge:x"])
 def test_an_unknown_source_is_refused_with_the_choices(tmp_path: Path, source: str) -> None:
     with pytest.raises(ConfigError, match=r"GS-CFG-104(?s:.*)npz:FILE, edges:FILE or ogb:NAME"):
         ingest(source, tmp_path)

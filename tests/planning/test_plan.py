@@ -245,3 +245,7 @@ def test_a_pool_may_be_named_by_its_folder_and_a_store_is_refused(pool: Pool, st
     assert plan(pool.path, store, speeds=speeds).to_json() == plan(pool, store, speeds=speeds).to_json()
     with pytest.raises(ConfigError, match=r"GS-CFG-309.*no batches"):
         plan(store)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"GS-CFG-309(?s:.*)gs\.estimate"):
+        plan(store.path)
+    with pytest.raises(ConfigError, match=r"GS-CFG-310.*exactly"):
+        estimate(pool, fanouts=[4, 3])  # type: ignore[arg-type]
