@@ -30,7 +30,8 @@ from gnnsys.training.config import OF_NETWORK, TrainConfig
 from gnnsys.training.edge_weights import weights_of_training
 from gnnsys.training.feed import Feed
 from gnnsys.training.fitting import fitted
-from gnnsys.training.session import Job, choose_device
+from gnnsys.training.host import choose_device
+from gnnsys.training.job import Job
 from gnnsys.training.splits import check_splits, scored_beside
 from gnnsys.training.stages import Part
 from gnnsys.training.task_names import USUAL_METRIC, meaning_of_outputs, task_of_labels

@@ -21,10 +21,10 @@ from gnnsys.storage.threads import usable_cores
 from gnnsys.training.chunk_feed import ChunkFeed
 from gnnsys.training.config import TrainConfig, parse_config
 from gnnsys.training.feed import Feed
+from gnnsys.training.host import choose_device
 from gnnsys.training.jobs import job_of_options
 from gnnsys.training.memory import EVALUATION_BYTES, OVERHEAD_BYTES
 from gnnsys.training.profile import profile_layer
-from gnnsys.training.session import choose_device
 from gnnsys.training.stages import Part, check_cuttable
 
 _READS = 5

@@ -25,13 +25,15 @@ from gnnsys.storage.store import Store
 from gnnsys.training.config import parse_config
 from gnnsys.training.evaluate import EvaluationPlan, evaluate, outputs_for
 from gnnsys.training.folder import BEST, CONFIG, FINAL, Resume, read_json, read_result
+from gnnsys.training.host import choose_device
 from gnnsys.training.interrupt import interruptible
+from gnnsys.training.job import Job
 from gnnsys.training.jobs import job_of_model, job_of_options
 from gnnsys.training.memory import OVERHEAD_BYTES, room_on_gpu, state_bytes, trim
 from gnnsys.training.outputs import scratch_in_run
 from gnnsys.training.predictions import PIECE_BYTES, What, check_target, write_predictions
 from gnnsys.training.scored_graph import class_numbers, graph_of, weights_of
-from gnnsys.training.session import Job, choose_device, execute, measured
+from gnnsys.training.session import execute, measured
 from gnnsys.training.task_names import task_of_identity
 from gnnsys.training.tasks import Task
 from gnnsys.training.tensors import read_weights

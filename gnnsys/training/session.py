@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-import gnnsys
 from gnnsys.budget import GrowthMeter, counted_bytes, give_back_freed_blocks
 from gnnsys.errors import ConfigError, InterruptedWorkError
 from gnnsys.models.fold import layers_of, refuse_folded
@@ -29,7 +25,6 @@ from gnnsys.storage.checksums import digest
 from gnnsys.storage.files import atomic_write
 from gnnsys.storage.hint import write_hint
 from gnnsys.storage.lock import WriterLock
-from gnnsys.storage.store import Store
 from gnnsys.training.checkpoint import Checkpoints
 from gnnsys.training.chunk_feed import ChunkFeed
 from gnnsys.training.chunk_work import ChunkWork
@@ -49,43 +44,19 @@ from gnnsys.training.folder import (
     start_run,
     write_json,
 )
+from gnnsys.training.host import choose_device, host_facts, torch_threads, versions
+from gnnsys.training.job import Job
 from gnnsys.training.memory import room_on_gpu, trim
 from gnnsys.training.run_file import write_run_file
 from gnnsys.training.shares import share_memory
-from gnnsys.training.splits import Scored, scoring_bytes
-from gnnsys.training.stages import Part, Share, check_cuttable, layer_widths, open_share
+from gnnsys.training.splits import scoring_bytes
+from gnnsys.training.stages import Share, check_cuttable, layer_widths, open_share
 from gnnsys.training.state import TrainState
 from gnnsys.training.step import StepWork
-from gnnsys.training.tasks import Task
 from gnnsys.training.tensors import encode, read_weights, weights_digest
 from gnnsys.training.together import take_part
 from gnnsys.training.trainer import Trainer
 from gnnsys.training.warmup import warm_up
-
-
-@dataclass(kw_only=True)
-class Job:
-    """What to train, on what, and how it is described in `config.json`."""
-
-    config: TrainConfig
-    task: Task
-    store: Store | None
-    """For evaluation; without it the last epoch counts as the best."""
-    decisive: Mapping[str, Any]
-    """What decides the weights."""
-    hints: Mapping[str, Any]
-    """Kept for `Run.evaluate`: paths, whether the edges' weights count, what outputs are of."""
-    scored: Scored = field(default_factory=Scored)
-    weights: np.ndarray | None = None
-    """(E,) what edges are drawn by, also to be scored; None for uniformly."""
-    make_model: Callable[[], nn.Module]
-    make_loader: Callable[[torch.device, Part], Feed]
-    repeat: Mapping[str, str | Path] | None = None
-    """Paths that train the same again with the options of `config`; None when a model came as an object."""
-    own_loader: bool = True
-    """The loader is made here: its read-ahead may be chosen, and it is closed at the end."""
-    model: nn.Module | None = field(default=None, init=False)
-    """The trained model, with the final weights; on the first rank only."""
 
 
 @contextmanager
@@ -127,7 +98,7 @@ def execute(
     device = choose_device(local_device(config.device))
     _refuse_indivisible(job)
     ranks = take_part(config, device, config_digest(job.decisive))
-    with closing(ranks), _torch_threads(config.threads), ExitStack() as stack:
+    with closing(ranks), torch_threads(config.threads), ExitStack() as stack:
         found = ranks.first(lambda: _enter(job, out, resume, stack))
         with room_on_gpu():
             return found or _Session(job, out, meter, stop, progress, device, ranks).run()
@@ -181,17 +152,6 @@ def _ending(events: Events) -> Iterator[None]:
         events.write("run_end", status="failed")
         raise
     events.write("run_end", status="finished")
-
-
-def _host(device: torch.device) -> dict[str, Any]:
-    ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {"cores": os.cpu_count(), "ram": ram, "gpu": gpu, "threads": torch.get_num_threads()}
-
-
-def _versions() -> dict[str, str]:
-    own = {"gnnsys": gnnsys.__version__, "python": platform.python_version()}
-    return {**own, "torch": torch.__version__, "numpy": np.__version__}
 
 
 class _Session:
@@ -252,7 +212,7 @@ class _Session:
         """The folder holds this run from now on."""
         job = self._job
         rest = {**job.hints, "options": job.config.model_dump(mode="json"), "threads": torch.get_num_threads()}
-        document = start_run(self._out, job.decisive, {**rest, "versions": _versions()})
+        document = start_run(self._out, job.decisive, {**rest, "versions": versions()})
         self._threads_before = int(document["threads"])
         if job.repeat is not None and not (self._out / RUN_FILE).exists():
             write_run_file(self._out / RUN_FILE, self._as_done(), job.repeat)
@@ -275,8 +235,8 @@ class _Session:
             dataset_digest=self._job.store.digest if self._job.store else None,
             resumed_from=resumed_from,
             argv=sys.argv,
-            versions=_versions(),
-            host=_host(self._device),
+            versions=versions(),
+            host=host_facts(self._device),
             read_ahead={"prefetch": loader.prefetch, "workers": loader.workers},
         )
         state = trainer.fit()
@@ -431,28 +391,3 @@ class _Session:
         if self._job.store is None or not scored or not hasattr(self._job.task, "metric"):
             return {}
         return self._evaluate(scored).metrics
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of an option: `auto` is CUDA where there is one.
-
-    Raises:
-        ConfigError: CUDA was asked for and is not there.
-    """
-    available = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if available else "cpu")
-    if name.startswith("cuda") and not available:
-        raise ConfigError("GS-CFG-523", f"--device {name}: torch sees no CUDA device", hint="Use --device cpu.")
-    return torch.device(name)
-
-
-@contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
-    """torch with `count` threads, as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
