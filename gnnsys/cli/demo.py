@@ -114,7 +114,9 @@ def _table(result: dict[str, Any], plan: dict[str, Any], seconds: dict[str, floa
     lines = [f"  {a:<22} {b:<26} {c}" for a, b, c in rows]
     stages = ", ".join(f"{label} {s:.1f} s" for label, s in seconds.items())
     train = f"gnnsys train {out / 'pack'} --model gcn --memory {memory} --out {out / 'run-gcn'}"
-    return "\n".join(["", *lines, "", f"  {stages}", "", "  Next, try another model on the same pack:", f"    {train}"])
+    report = f"gnnsys report {out / 'run'}"
+    steps = ["  Next, look at the run, and try another model on the same pack:", f"    {report}", f"    {train}"]
+    return "\n".join(["", *lines, "", f"  {stages}", "", *steps])
 
 
 def _seconds(values: list[float]) -> str:
