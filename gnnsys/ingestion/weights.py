@@ -119,13 +119,15 @@ class _Filling:
         step, total = max(64, self._job.block_bytes // _BYTES_PER_EDGE), self._source.num_edges
         for start in range(0, total, step):
             stop = min(start + step, total)
-            weights = self._weights.read(start, stop)[:, 0].astype(np.float32)
+            given = self._weights.read(start, stop)[:, 0]
+            with np.errstate(over="ignore"):  # becomes an infinity, which is refused
+                weights = given.astype(np.float32)
             good = np.isfinite(weights) & (weights >= 0)
             if not good.all():
                 bad = start + int(np.argmin(good))
                 raise InputDataError(
                     "GS-IN-174",
-                    f"{self._source.edge_place(bad)}: the weight is {weights[bad - start]}, expected a finite float32 "
+                    f"{self._source.edge_place(bad)}: the weight is {given[bad - start]}, expected a finite float32 "
                     "of at least 0",
                     hint="Neighbours are drawn in proportion to weights; other numbers of edges are not kept.",
                 )
