@@ -50,8 +50,11 @@ _TO_ONE = ("acc", "rocauc", "ap", "f1", "r2", "mrr", "hits")
 
 
 def format_score(metric: str, value: float) -> str:
-    """Four decimals of what is at most 1, four digits of errors, which have the scale of what was learned."""
-    return f"{value:.4f}" if metric.partition("@")[0] in _TO_ONE else f"{value:.4g}"
+    """Four decimals of what is at most 1, else four digits, or all before the point: errors have the scale of what was
+    learned."""
+    if metric.partition("@")[0] in _TO_ONE:
+        return f"{value:.4f}"
+    return f"{value:,.0f}" if abs(value) >= 9999.5 else f"{value:#.4g}"
 
 
 def size_at_least(num_bytes: int) -> str:

@@ -105,6 +105,12 @@ class Pool:
         """Id of the Store that was sampled."""
         return str(self.manifest.inputs["store"])
 
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """How it was sampled, but from which seeds and by which number."""
+        parameters = self.manifest.parameters
+        return {what: value for what, value in parameters.items() if what not in ("seed", "seeds")}
+
     def blob_bytes(self, k: int, hops: int | None = None, labels: bool = True) -> int:
         """Bytes that `read` with the same arguments requests: one contiguous run of pages."""
         start, stop = self._span(k, *self._sections(hops, labels))

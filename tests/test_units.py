@@ -3,7 +3,7 @@
 import pytest
 
 from gnnsys.errors import ConfigError
-from gnnsys.units import format_size, parse_size, size_at_least
+from gnnsys.units import format_score, format_size, parse_size, size_at_least
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,19 @@ def test_a_size_is_shown_in_the_largest_unit(size: int, text: str) -> None:
 @pytest.mark.parametrize("num_bytes", [1, 1023, 1025, (1 << 20) - 1, 1 << 20, (1 << 30) + 1])
 def test_a_size_rounded_up_is_enough_and_reads_back(num_bytes: int) -> None:
     assert num_bytes <= parse_size(size_at_least(num_bytes)) < num_bytes + (1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("acc", 1.0, "1.0000"),
+        ("hits@20", 0.56789, "0.5679"),
+        ("rmse", 3.2e-05, "3.200e-05"),
+        ("mae", 0.5, "0.5000"),
+        ("rmse", 12.0, "12.00"),
+        ("rmse", 25431.12, "25,431"),
+        ("mae", -1234567.8, "-1,234,568"),
+    ],
+)
+def test_a_score_is_shown_at_its_own_scale(metric: str, value: float, text: str) -> None:
+    assert format_score(metric, value) == text

@@ -245,7 +245,9 @@ def _summary(run: gs.Run) -> str:
     return "\n".join(
         [
             f"{run.path}: {len(epochs)} epochs of {statistics.median(epochs):.2f} s (median); {grown}",
-            f"scores of epoch {best} of {len(epochs)}, the best ({result['evaluation']}):",
+            f"scores of epoch {best} of {len(epochs)}, the best ({result['evaluation']}):"
+            if scores
+            else "not scored: there is no split with labels beside what was trained on",
             *scores,
             f"weights {result['weights_digest']}",
         ]

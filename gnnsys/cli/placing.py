@@ -20,6 +20,7 @@ def place(
     layers: Annotated[int | None, typer.Option(help="Layers; one per hop when not given.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Width of hidden layers.")] = None,
     chunks: Annotated[int | None, typer.Option(help="Of the whole graph of a Store.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Split of a Store to train on; train when not given.")] = None,
     fanouts: Annotated[str | None, typer.Option(help="Neighbours per hop of a Store, e.g. 10,5.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Seeds per batch of a Store.")] = None,
     micro_batches: Annotated[int | None, typer.Option(help="Batches whose gradients make one step.")] = None,

@@ -162,6 +162,11 @@ class Loader:
         return fanouts if self._maker.folded is None else [*fanouts, self._maker.folded.fanout]
 
     @property
+    def drawn(self) -> dict[str, Any]:
+        """How its batches are sampled, but from which seeds and by which number."""
+        return self._maker.source.drawn
+
+    @property
     def aggregate(self) -> str | None:
         """How the outermost blocks were aggregated ahead of time: `sum`, `mean` or `gcn`; None when they were not."""
         return self._maker.folded.how if self._maker.folded else None

@@ -42,6 +42,8 @@ class BatchSource(Protocol):
     """Of those hops, seed side first."""
     label_bytes: int
     """Of the labels of a seed, at most."""
+    drawn: dict[str, Any]
+    """How they are sampled, but from which seeds and by which number."""
 
     @property
     def seeds(self) -> Seeds | None:
@@ -98,7 +100,7 @@ class PoolSource:
         self.id = pool.id
         self.seeds: Seeds | None = None
         self.num_batches, self.label_bytes = pool.num_batches, pool.coding.label_bytes
-        self.order = pool.order
+        self.order, self.drawn = pool.order, pool.drawn
         self._largest_blob = max(self.planned_bytes(k) for k in range(pool.num_batches))
 
     def draw(self, epoch: int, k: int, scratch: Scratch) -> PoolBatch:
@@ -172,6 +174,15 @@ class StoreSource:
         self.order: str = self.seeds.order
         self.num_batches = len(seed_batches(self.seeds, batch_size, seed))
         self.id = self._identity(fanouts, weights_digest, replace)
+        self.drawn = {
+            "fanouts": fanouts,
+            "batch_size": batch_size,
+            "order": self.order,
+            "pairs": self.seeds.options,
+            "weights": weights_digest,
+            "replace": replace,
+            "resample": resample,
+        }
         # Stamps where they at most double what a batch takes anyway.
         self._stamped = stamp_bytes(store.num_nodes) <= working_bytes(*self.largest()[1:])
         self._lock = threading.Lock()

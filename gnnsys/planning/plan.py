@@ -19,10 +19,8 @@ from gnnsys.planning.workload import Sizes, Workload
 from gnnsys.progress import Progress, silent
 from gnnsys.samplers.seeds import Seeds
 from gnnsys.storage.hint import resolve_store
-from gnnsys.storage.manifest import kind_of
 from gnnsys.storage.packing import packing_memory
 from gnnsys.storage.pool import Pool
-from gnnsys.storage.store import FORMAT as STORE_FORMAT
 from gnnsys.storage.store import Store
 from gnnsys.storage.threads import num_workers
 from gnnsys.units import format_size
@@ -64,11 +62,12 @@ def plan(
         ConfigError: an option is out of range.
         InputDataError: the Store is not there, is another one, or has no features.
     """
-    if isinstance(pool, Store) or (not isinstance(pool, Pool) and kind_of(Path(pool)) == STORE_FORMAT):
+    if not isinstance(pool, Pool | str | Path):
         raise ConfigError(
             "GS-CFG-309",
-            f"{pool.path if isinstance(pool, Store) else pool}: a Store has no batches to plan for",
-            hint="Estimate: gs.estimate(store, fanouts=..); or sample it first: gs.sample(store, ..).",
+            f"{pool.path}: no Pool, whose batches could be planned for",
+            hint="Of a Store: gs.estimate(store, fanouts=..), or sample it first: gs.sample(store, ..). A Pack has its "
+            "plan: pack.plan.",
         )
     pool = pool if isinstance(pool, Pool) else Pool.open(pool)
     found = resolve_store(pool.path, store)
@@ -145,8 +144,10 @@ def estimate(
 
     Example: print(gs.estimate("stores/cora", fanouts=[10, 5], memory="64MiB"))
     """
-    if isinstance(store, Pool):
-        raise ConfigError("GS-CFG-310", f"{store.path}: a Pool is planned for exactly", hint="gs.plan(pool, ..).")
+    if not isinstance(store, Store | str | Path):
+        raise ConfigError(
+            "GS-CFG-310", f"{store.path}: no Store to be sampled", hint="Of a Pool, exactly: gs.plan(pool, ..)."
+        )
     store = store if isinstance(store, Store) else Store.open(store)
     request = Request.of(memory, device_memory, disk, epochs, layout, aggregate)
     sampled = sample_batches(

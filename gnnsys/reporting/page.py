@@ -69,12 +69,12 @@ def _several(runs: Sequence[RunFacts]) -> str:
     parts += [_notes(run, name=True) for run in runs]
     parts.append(section("Scores of the best epoch", scores_table(runs)))
     parts.append(section("Training", _charts(runs)))
-    rows = [[key, *(_brief(one.get(key, "-")) for one in options)] for key in keys]
+    rows = [[key, *(_brief(one.get(key, "-")) for one in options)] for key in keys if key != "options.seeds"]
     nothing = '<div class="card">Nothing that decides the weights.</div>'
     graphs = {run.config["graph"]["id"] for run in runs if run.config.get("graph")}
     rows += [["graph", *(_graph(run) or "-" for run in runs)]] if len(graphs) > 1 else []
     splits = [str(run.config.get("trained_split") or "-") for run in runs]
-    rows += [["trained on", *splits]] if len({*splits}) > 1 and "options.seeds" not in keys else []
+    rows += [["trained on", *splits]] if len({*splits}) > 1 else []
     differing = grid(["option", *(run.name for run in runs)], rows) if rows else nothing
     parts.append(section("What differs", differing + _other_execution(runs)))
     same = [(key, value) for key, value in options[0].items() if key not in keys]
@@ -199,6 +199,8 @@ def _how(run: RunFacts) -> Pairs:
         yield "machine", f"{host['cores']} cores, {format_size(host['ram'])}{gpu}"
     if run.starts:
         yield "started", run.starts
+    if run.config.get("trained_split"):
+        yield "trained on", run.config["trained_split"]
     yield from _execution(run)
     if run.result:
         yield "evaluation", run.result["evaluation"]

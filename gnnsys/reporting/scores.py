@@ -36,21 +36,26 @@ def scores_table(runs: Sequence[RunFacts]) -> str:
 def _experiments(runs: Sequence[RunFacts]) -> list[list[RunFacts]]:
     """Runs of which all is equal but what was drawn, two at least; of one done twice the first."""
     groups: dict[tuple[Any, ...], dict[tuple[str, ...], RunFacts]] = {}
+    done: set[tuple[Any, ...]] = set()
     for run in runs:
-        options = dict(flat(run.config["decisive"]))
-        groups.setdefault(_fixed(run, options), {}).setdefault(tuple(options.get(key, "-") for key in _DRAWN), run)
+        options, weights = dict(flat(run.config["decisive"])), str((run.result or {})["weights_digest"])
+        fixed = _fixed(run, options)
+        if (fixed, weights) not in done:
+            own = weights if "model.parameters" in options else ""  # seeded by the user's own script
+            drawn = (own, *(options.get(key, "-") for key in _DRAWN))
+            groups.setdefault(fixed, {}).setdefault(drawn, run)
+        done.add((fixed, weights))
     return [[*group.values()] for group in groups.values() if len(group) > 1]
 
 
 def _fixed(run: RunFacts, options: Mapping[str, str]) -> tuple[Any, ...]:
     """What is equal of two runs of one experiment. Where it is not known how batches were drawn, from the same ones."""
-    free = set(_SEEDS if run.config.get("batches") is None else _DRAWN)
-    if free > {*_SEEDS} and options.get("options.class_weights", "-") != "-":
+    graph, how = run.config.get("graph") or {}, run.config.get("drawn")
+    free = {*_SEEDS} if how is None else {*_DRAWN}
+    if how is not None and options.get("options.class_weights", "-") != "-":
         free.add("task.class_weights")  # counted on the split
-    graph, how = run.config.get("graph") or {}, run.config.get("batches") or {}
     trained_on = str(run.config.get("trained_split")).partition(".")[0]
-    splits = sorted(_by_split((run.result or {})["metrics"]))
-    return (graph.get("id"), trained_on, *flat(how), *splits, *(o for o in options.items() if o[0] not in free))
+    return (graph.get("id"), trained_on, *flat(how or {}), *(o for o in options.items() if o[0] not in free))
 
 
 def _by_split(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class ChunkFeed:
         assert config.chunks is not None and config.layers is not None
         self._store, self._config, self._device, self._part = store, config, device, part
         self._num_layers = part.hops if part.hops is not None else config.layers
-        self._trained = _trained(store, task, config.trained_split)
+        self._trained = _trained(store, task, config.split)
         cutting = BYTES_PER_EDGE * store.num_edges if config.chunks > 1 else 0  # before the graph is held
         needed = max(graph_bytes(store), cutting)
         if needed > config.memory:

@@ -72,7 +72,7 @@ class TrainConfig(BaseModel):
     """`balanced`: the loss of a class counts the more the rarer it is among the nodes to train on."""
     eval_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations on `valid`; the last epoch is always evaluated."""
-    seeds: str | None = None
+    seeds: Annotated[str, Field(min_length=1)] | None = None
     """Split of a Store to train on; `train` when not given. A pack has its own."""
     fanouts: tuple[Annotated[int, Field(ge=-1)], ...] | None = None
     """Neighbours per hop, seed side first, -1 for all. A pack has its own."""
@@ -129,7 +129,7 @@ class TrainConfig(BaseModel):
         return parse_size(value) if isinstance(value, str) else value
 
     @property
-    def trained_split(self) -> str:
+    def split(self) -> str:
         """Split of a Store that an epoch goes over, where no Loader says another."""
         return self.seeds or "train"
 

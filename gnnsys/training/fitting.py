@@ -18,7 +18,8 @@ def fitted(config: TrainConfig, opened: Pack | Pool | Store, loader: Loader | No
         ConfigError: the pool was sampled with others, or a Store needs fanouts or chunks.
     """
     if isinstance(opened, Store):
-        return _fitted_to_store(config, loader)
+        usual = {"seeds": None} if config.seeds == "train" else {}  # one name for one run
+        return _fitted_to_store(config.model_copy(update=usual), loader)
     if config.chunks is not None:
         raise ConfigError(
             "GS-CFG-832",
@@ -32,7 +33,8 @@ def fitted(config: TrainConfig, opened: Pack | Pool | Store, loader: Loader | No
             f"{', '.join(sampled)}: {opened.path} was sampled already",
             hint="Leave it out; it is an option of sample, plan and pack too.",
         )
-    hops = len(pool.fanouts)
+    delivered = pool.fanouts if loader is None else loader.fanouts
+    hops = len(delivered)
     layers = config.layers or hops
     named = config.model in NAMES
     if named and layers > hops:
@@ -41,7 +43,7 @@ def fitted(config: TrainConfig, opened: Pack | Pool | Store, loader: Loader | No
             f"{layers} layers need {layers} hops, {opened.path} was sampled with {hops}",
             hint=f"Use --layers {hops}, or make another pack with more --fanouts.",
         )
-    fanouts = pool.fanouts[:layers] if named else pool.fanouts
+    fanouts = delivered[:layers] if named else delivered
     for what, asked, have in (
         ("fanouts", config.fanouts and list(config.fanouts), list(fanouts)),
         ("batch_size", config.batch_size, pool.batch_size),

@@ -41,11 +41,13 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 def host_facts(device: torch.device) -> dict[str, Any]:
+    """Cores, bytes of memory, name of the GPU and torch threads, as the event of a start has them."""
     ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {"cores": os.cpu_count(), "ram": ram, "gpu": gpu, "threads": torch.get_num_threads()}
 
 
 def versions() -> dict[str, str]:
+    """Of what decides the last bits."""
     own = {"gnnsys": gnnsys.__version__, "python": platform.python_version()}
     return {**own, "torch": torch.__version__, "numpy": np.__version__}

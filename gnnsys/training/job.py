@@ -30,7 +30,7 @@ class Job:
     decisive: Mapping[str, Any]
     """What decides the weights."""
     hints: Mapping[str, Any]
-    """Kept for `Run.evaluate`: paths, whether the edges' weights count, what outputs are of."""
+    """Kept for `Run.evaluate` and reports: paths, whether edge weights count, what outputs are of, what was drawn."""
     scored: Scored = field(default_factory=Scored)
     weights: np.ndarray | None = None
     """(E,) what edges are drawn by, also to be scored; None for uniformly."""

@@ -24,7 +24,7 @@ from gnnsys.samplers.seeds import as_seeds
 from gnnsys.storage.hint import resolve_store
 from gnnsys.storage.pack import Pack
 from gnnsys.storage.pool import Pool
-from gnnsys.storage.store import Store, table_path
+from gnnsys.storage.store import Store, split_path, table_path
 from gnnsys.training.chunk_feed import ChunkFeed
 from gnnsys.training.config import OF_NETWORK, TrainConfig
 from gnnsys.training.edge_weights import weights_of_training
@@ -117,14 +117,16 @@ def _scoring(
     trained: np.ndarray | None,
     loader: Loader | None = None,
 ) -> dict[str, Any]:
-    """The part of a Job that says how its run is scored, checked; what of it a later evaluation must know is a hint."""
+    """The part of a Job that says how its run is scored, checked; what a later evaluation or report must know is a
+    hint."""
     hints: dict[str, Any] = {"source_path": str(opened.path), "outputs": meaning_of_outputs(task)}
     hints["edge_weights"] = None
     if graph is None:
         return {"hints": hints}
     hints |= _described(graph)
     split = _trained_split(config, opened, graph, loader)
-    hints |= {"trained_split": split, "batches": _how_drawn(opened, loader) if split else None}
+    whole = split is not None and trained is not None and np.array_equal(np.sort(trained), graph.split(split))
+    hints |= {"trained_split": split if whole else None, "drawn": _how_drawn(opened, loader) if whole else None}
     scored = scored_beside(graph, split)
     check_splits(task, graph, trained, scored)
     weights, hints["edge_weights"] = weights_of_training(opened, graph, loader, config.weighted)
@@ -150,19 +152,19 @@ def _described(graph: Store) -> dict[str, Any]:
 def _trained_split(config: TrainConfig, opened: Opened, graph: Store, loader: Loader | None) -> str | None:
     """Its name, when an epoch goes over a split."""
     if isinstance(opened, Store):
-        name = loader.seeds.name if loader and loader.seeds else config.trained_split
-    else:
-        name = str((opened.pool if isinstance(opened, Pack) else opened).manifest.parameters["seeds"])
-    return name if name in graph.split_names else None
+        name = loader.seeds.name if loader is not None and loader.seeds else config.split
+        return name if name in graph.split_names else None
+    given = (opened.pool if isinstance(opened, Pack) else opened).manifest.parameters["seeds"]
+    added = (name for name in graph.split_names if graph.is_added(split_path(name)))
+    return given if given in graph.split_names else next((n for n in added if as_seeds(graph, n).digest == given), None)
 
 
-def _how_drawn(opened: Opened, loader: Loader | None) -> dict[str, Any] | None:
-    """How batches were drawn, but from which seeds and by which number; of a Store the options say it. None where it
-    is not known."""
-    if isinstance(opened, Store):
-        return {} if loader is None else None
-    pool = opened.pool if isinstance(opened, Pack) else opened
-    return {what: value for what, value in pool.manifest.parameters.items() if what not in ("seed", "seeds")}
+def _how_drawn(opened: Opened, loader: Loader | None) -> dict[str, Any]:
+    """How batches are drawn, but from which seeds and by which number; of a Store without a Loader the options say
+    it."""
+    if loader is not None or isinstance(opened, Store):
+        return {} if loader is None else loader.drawn
+    return (opened.pool if isinstance(opened, Pack) else opened).drawn
 
 
 def _trained_nodes(
@@ -170,8 +172,8 @@ def _trained_nodes(
 ) -> np.ndarray | None:
     """Nodes of an epoch, None for pairs. A pool that was sampled for a whole split is not read for it."""
     if isinstance(opened, Store):
-        seeds = loader.seeds if loader else None
-        return (seeds or as_seeds(graph, task.seeds(graph, config.trained_split))).ids
+        seeds = None if loader is None else loader.seeds
+        return (seeds or as_seeds(graph, task.seeds(graph, config.split))).ids
     pool = opened.pool if isinstance(opened, Pack) else opened
     name = pool.manifest.parameters["seeds"]
     return graph.split(name) if name in graph.split_names else pool.seed_ids()
@@ -211,7 +213,8 @@ def _source(config: TrainConfig, opened: Opened, task: Task, loader: Loader | No
     """What batches are made of, and their order. A pack counts by its pool: its layout does not change a batch, but
     that aggregates folded into it are sums rounded in another place."""
     if isinstance(opened, Store):
-        seeds = loader.seeds if loader and loader.seeds else as_seeds(opened, task.seeds(opened, config.trained_split))
+        given = None if loader is None else loader.seeds
+        seeds = given or as_seeds(opened, task.seeds(opened, config.split))
         order: str = seeds.order
         source = {"store": opened.id, "seeds": seeds.digest}
     else:
@@ -276,7 +279,7 @@ def _loader_maker(
         common: dict[str, Any] = {"rows": config.rows, "seed": config.seed, "device": device, "prefetch": 1}
         common |= part.options()
         if isinstance(opened, Store):
-            seeds = task.seeds(opened, config.trained_split)
+            seeds = task.seeds(opened, config.split)
             sampling: dict[str, Any] = {"seeds": seeds, "fanouts": config.fanouts, "batch_size": config.batch_size}
             sampling["weights"] = drawn_by(opened, config.weighted)
             return Loader(opened, hops=part.hops, workers=1, **sampling, **common)

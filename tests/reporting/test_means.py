@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import gnnsys as gs
 from gnnsys.reporting.report import report
@@ -39,6 +42,8 @@ class Runs:
             splits=splits,
         )
         self.store = gs.ingest(source, folder / "store", allow_overlap=True)
+        gs.ingest(source, folder / "plain", allow_overlap=True, split="given:0")
+        self.store = gs.add(self.store, splits={"mine": orders[0][:100]})
         for name, options in PACKS.items():
             pool = gs.sample(self.store, folder / f"pool-{name}", **DRAWN, **self._given(options))
             gs.pack(pool, folder / name, memory="64MiB")
@@ -48,16 +53,50 @@ class Runs:
 
     def by_options(self, source: str, **options: Any) -> Path:
         out = self.folder / f"{source}-{sorted(options.items())}".replace("/", "")
-        sampled = {key: value for key, value in DRAWN.items() if key != "memory"} if source == "store" else {}
+        sampled = {} if source in PACKS else SAMPLED
         train_from_config(self.folder / source, {**USUAL, **sampled, **options}, out)
         return out
 
+    def some(self, count: int) -> list[int]:
+        """Nodes of the split `train`, fewer than all."""
+        ids: list[int] = gs.Store.open(self.folder / "plain").split("train")[:count].tolist()
+        return ids
+
     def by_loader(self, source: str, seed: int, **sampled: Any) -> Path:
-        out = self.folder / f"loader-{source}-{seed}-{sorted(sampled)}-{sum(sampled.get('seeds', []))}"
+        out = self.folder / f"loader-{source}-{seed}-{len(sampled.get('seeds', []))}"
         model = gs.build("sage", in_channels=6, hidden_channels=4, num_layers=2, out_channels=2, seed=seed)
         with gs.Loader(self.folder / source, seed=seed, **sampled) as loader:
             gs.train(model, loader, task=gs.NodeClassification(2), out=out, seed=seed, epochs=1, threads=1)
         return out
+
+    def by_script(self, seed: int, first: int = NODES) -> Path:
+        """A model of one's own, seeded by the script, on the nodes of `train` below `first`."""
+        out = self.folder / f"script-{seed}-{first}"
+        torch.manual_seed(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gs.train(Net(), self.folder / "plain", task=Below(first), out=out, epochs=1, threads=1, **SAMPLED)
+        return out
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor, blocks: Any) -> torch.Tensor:
+        out: torch.Tensor = self.linear(x)
+        return out
+
+
+class Below(gs.NodeClassification):
+    def __init__(self, first: int) -> None:
+        super().__init__(2)
+        self.first = first
+
+    def seeds(self, store: gs.Store, split: str) -> gs.Seeds:
+        ids = store.split(split)
+        return gs.Seeds.nodes(ids[ids < self.first] if split == "train" else ids, name=split)
 
 
 USUAL = {"model": "sage", "hidden": 4, "epochs": 1, "threads": 1, "memory": "512MiB"}
@@ -68,7 +107,10 @@ PACKS: dict[str, dict[str, Any]] = {
     "half": {"seeds": "half.0"},
     "weighted": {"seeds": "train.0", "weights": True},
     "replaced": {"seeds": "train.0", "replace": True},
+    "mine": {"seeds": "mine"},
+    "mine again": {"seeds": "mine", "seed": 1},
 }
+SAMPLED: dict[str, Any] = {"fanouts": [3, 3], "batch_size": 64}
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +129,9 @@ ALIKE: dict[str, Callable[[Runs], list[Path]]] = {
     "versions, of a store": lambda r: [r.by_options("store", seeds="train.0"), r.by_options("store", seeds="train.1")],
     "seeds of a loader": lambda r: [r.by_loader("p0", 0), r.by_loader("p0", 1)],
     "versions, by loaders": lambda r: [r.by_loader("p0", 0), r.by_loader("p1", 0)],
+    "seeds of a loader of a store": lambda r: [r.by_loader("plain", seed, **SAMPLED) for seed in (0, 1)],
+    "seeds of a script": lambda r: [r.by_script(0), r.by_script(1)],
+    "an added split": lambda r: [r.by_options("mine"), r.by_options("mine again")],
     "versions, balanced": lambda r: [r.by_options(p, class_weights="balanced") for p in ("p0", "p1")],
 }
 OTHERS: dict[str, Callable[[Runs], list[Path]]] = {
@@ -96,9 +141,9 @@ OTHERS: dict[str, Callable[[Runs], list[Path]]] = {
     "drawn with replacement": lambda r: [r.by_options("p0", seed=0), r.by_options("replaced", seed=1)],
     "another width": lambda r: [r.by_options("p0", seed=0), r.by_options("p0", seed=1, hidden=5)],
     "the same twice": lambda r: [r.by_options("p0", seed=0), r.by_options("p0", seed=0, checkpoint_steps=1)],
-    "a loader of other ids": lambda r: [
-        r.by_loader("store", 0, seeds=range(n), fanouts=[3, 3], batch_size=64) for n in (20, 40)
-    ],
+    "a loader of other ids": lambda r: [r.by_loader("plain", 0, seeds=r.some(n), **SAMPLED) for n in (20, 40)],
+    "a task of other seeds": lambda r: [r.by_script(0, 100), r.by_script(0, 200)],
+    "the usual split by name": lambda r: [r.by_options("plain"), r.by_options("plain", seeds="train")],
 }
 
 
@@ -114,25 +159,21 @@ def test_others_have_none(case: str, runs: Runs, tmp_path: Path) -> None:
 
 
 def test_a_run_done_twice_counts_once_and_another_graph_apart(runs: Runs, tmp_path: Path) -> None:
-    paths = [runs.by_options("p0", seed=seed) for seed in (0, 1, 2)]
     twice = runs.by_options("p0", seed=0, checkpoint_steps=1)
+    paths = [Path(shutil.copytree(runs.by_options("p0", seed=seed), tmp_path / str(seed))) for seed in (0, 1, 2)]
     assert means([*paths, twice], tmp_path / "a.html")[0].split(" and ")[1] == "2 like it, mean ± deviation"
     config = read_json(paths[1] / "config.json")
     write_json(paths[1] / "config.json", config | {"graph": config["graph"] | {"id": "another"}})
     assert means(paths[:2], tmp_path / "a.html") == []
     write_json(paths[1] / "config.json", config | {"graph": None})
     assert means(paths[:2], tmp_path / "a.html") == []
-    write_json(paths[1] / "config.json", config)
-    assert len(means(paths[:2], tmp_path / "a.html")) == 1
 
 
 def test_runs_that_were_not_scored_have_none_and_a_score_that_one_lacks_neither(runs: Runs, tmp_path: Path) -> None:
-    paths = [runs.by_options("p0", seed=seed) for seed in (0, 1)]
+    paths = [Path(shutil.copytree(runs.by_options("p0", seed=seed), tmp_path / str(seed))) for seed in (0, 1, 2)]
     results = [read_json(path / "result.json") for path in paths]
     write_json(paths[0] / "result.json", results[0] | {"metrics": results[0]["metrics"] | {"test.0": {"acc": None}}})
     assert "like it, mean ± deviation</td><td>-</td><td>0." in report(paths, tmp_path / "a.html").read_text()
     for path, result in zip(paths, results, strict=True):
         write_json(path / "result.json", result | {"metrics": {}})
     assert means(paths, tmp_path / "a.html") == []
-    for path, result in zip(paths, results, strict=True):
-        write_json(path / "result.json", result)

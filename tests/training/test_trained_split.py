@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gnnsys as gs
-from gnnsys.errors import ConfigError, InputDataError
+from gnnsys.cli.app import app
+from gnnsys.errors import ConfigError
 from gnnsys.training.run import train_from_config
 
 NODES, CLASSES = 120, 3
@@ -84,6 +86,38 @@ def test_classes_are_balanced_over_the_split_that_is_trained_on(second: gs.Store
     assert weights[0] != weights[1]
 
 
+def test_the_usual_split_by_its_name_is_the_same_run(second: gs.Store, tmp_path: Path) -> None:
+    first = train_from_config(second.path, {**OPTIONS, **SAMPLED}, tmp_path / "run")
+    again = train_from_config(second.path, {**OPTIONS, **SAMPLED, "seeds": "train"}, tmp_path / "run")
+    assert again.result == first.result
+
+
+def test_the_command_line_takes_it_and_writes_it_down(
+    both: gs.Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ["--fanouts", "4,3", "--epochs", "1", "--hidden", "8", "--memory", "256MiB", "--threads", "1", "--json"]
+    app(["train", str(both.path), "--seeds", "train.1", *usual, "--out", str(tmp_path / "a")], standalone_mode=False)
+    first = json.loads(capsys.readouterr().out)
+    config = str(tmp_path / "a" / "config.toml")
+    app(["train", "-c", config, "--out", str(tmp_path / "b"), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["weights_digest"] == first["weights_digest"]
+    assert sorted(first["metrics"]) == ["test.1", "train.1", "valid.1"]
+    place = ["place", str(both.path), "--devices", "2", "--seeds", "train.1", "--fanouts", "4,3", "--json"]
+    app(place, standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_inner_hops_of_a_pack_are_another_run(both: gs.Store, tmp_path: Path) -> None:
+    pack = gs.pack(both, tmp_path / "pack", seeds="train.0", memory="64MiB", **SAMPLED)  # type: ignore[arg-type]
+    model = gs.build("sage", in_channels=5, hidden_channels=8, num_layers=1, out_channels=CLASSES, seed=0)
+    task, out = gs.NodeClassification(CLASSES), tmp_path / "run"
+    with gs.Loader(pack, hops=1) as loader:
+        run = gs.train(model, loader, task=task, out=out, epochs=1, threads=1)
+    assert run.config["options"]["fanouts"] == [4]
+    with gs.Loader(pack) as loader, pytest.raises(ConfigError, match=r"GS-CFG-521.*fanouts"):
+        gs.train(model, loader, task=task, out=out, epochs=1, threads=1)
+
+
 def test_it_is_refused_where_it_means_nothing(both: gs.Store, tmp_path: Path) -> None:
     options = {**OPTIONS, **SAMPLED}
     with pytest.raises(ConfigError, match=r"GS-CFG-020: .*'train\.7'"):
@@ -93,5 +127,6 @@ def test_it_is_refused_where_it_means_nothing(both: gs.Store, tmp_path: Path) ->
     pack = gs.pack(both, tmp_path / "pack", seeds="train.0", memory="64MiB", **SAMPLED)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"GS-CFG-508: seeds: .* was sampled already"):
         train_from_config(pack.path, {**OPTIONS, "seeds": "train.0"}, tmp_path / "run")
-    with pytest.raises((ConfigError, InputDataError), match="seeds"):
-        train_from_config(both.path, {**options, "seeds": 3}, tmp_path / "run")
+    for nothing in (3, ""):
+        with pytest.raises(ConfigError, match="seeds"):
+            train_from_config(both.path, {**options, "seeds": nothing}, tmp_path / "run")
