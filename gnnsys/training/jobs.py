@@ -128,6 +128,13 @@ def _scoring(
     whole = split is not None and trained is not None and np.array_equal(np.sort(trained), graph.split(split))
     hints |= {"trained_split": split if whole else None, "drawn": _how_drawn(opened, loader) if whole else None}
     scored = scored_beside(graph, split)
+    if config.patience and (scored.valid is None or not hasattr(task, "metric")):
+        raise ConfigError(
+            "GS-CFG-514",
+            f"patience is {config.patience}: {graph.path} has no labelled split 'valid' of what is trained on, or the "
+            "task no metric, so nothing tells when to stop",
+            hint="Leave it out, or add a split: gnnsys add STORE --split valid=FILE.",
+        )
     check_splits(task, graph, trained, scored)
     weights, hints["edge_weights"] = weights_of_training(opened, graph, loader, config.weighted)
     return {"hints": hints, "scored": scored, "weights": weights}

@@ -70,6 +70,8 @@ def test_ids_of_no_split_are_trained_on_and_nothing_is_scored(
     model = gs.build("sage", in_channels=5, hidden_channels=8, num_layers=2, out_channels=CLASSES, seed=0)
     with gs.Loader(store, seeds=range(40), **SAMPLED) as loader:  # type: ignore[arg-type]
         run = gs.train(model, loader, task=gs.NodeClassification(CLASSES), out=tmp_path / "run", epochs=2, threads=1)
+        with pytest.raises(ConfigError, match=r"GS-CFG-514: patience is 2"):
+            gs.train(model, loader, task=gs.NodeClassification(CLASSES), out=tmp_path / "stops", patience=2)
     assert run.metrics == {}
     assert run.result["valid"] == [None, None]
     assert run.result["best_epoch"] == 1
