@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from typing import Any, TextIO
 
 from gnnsys.budget import give_back_freed_blocks
+from gnnsys.cli.app import app
 from gnnsys.cli.common import Stopped
 from gnnsys.cli.ranks import RankError, end_with_launcher, leave_error, rank, was_launched
 from gnnsys.errors import GnnsysError, MissingDependencyError
@@ -32,8 +33,6 @@ def _run(arguments: list[str]) -> int:
     verbose = "-v" in arguments or "--verbose" in arguments
     arguments = [a for a in arguments if a not in ("-v", "--verbose")]
     try:
-        from gnnsys.cli.app import app
-
         app(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0

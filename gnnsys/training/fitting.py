@@ -18,6 +18,8 @@ def fitted(config: TrainConfig, opened: Pack | Pool | Store, loader: Loader | No
         ConfigError: the pool was sampled with others, or a Store needs fanouts or chunks.
     """
     if isinstance(opened, Store):
+        if loader is not None and config.seeds:
+            raise ConfigError("GS-CFG-508", "seeds: the Loader has its own", hint="Give it seeds=.")
         usual = {"seeds": None} if config.seeds == "train" else {}  # one name for one run
         return _fitted_to_store(config.model_copy(update=usual), loader)
     if config.chunks is not None:
@@ -62,8 +64,6 @@ def _fitted_to_store(config: TrainConfig, loader: Loader | None) -> TrainConfig:
         return _fitted_to_chunks(config, loader)
     if loader is not None and config.weighted:
         raise ConfigError("GS-CFG-508", "weighted: the Loader says how edges are drawn", hint="Give it weights=.")
-    if loader is not None and config.seeds:
-        raise ConfigError("GS-CFG-508", "seeds: the Loader has its own", hint="Give it seeds=.")
     fanouts = config.fanouts
     if loader is not None and fanouts is None:
         fanouts = tuple(loader.fanouts)
